@@ -1,0 +1,118 @@
+"""The exception tree: every way that DecisionOS says no, with its exit code.
+
+    DecisionOSError                exit 4
+    ├── UnusableInputError         exit 4   a file that cannot be read as what it should be
+    │   ├── EvidenceError          evidence document or block
+    │   ├── LogError               request log
+    │   └── PolicyError            SLO file, gate.yaml, labels
+    ├── UsageError                 exit 4   options that contradict each other or the gate
+    ├── RefusedError               exit 2   a condition refuses what was asked
+    └── DeniedError                exit 3   RBAC: a scope is missing
+
+Each error prints as one line: what, where (file, line, field), what was found, what was expected
+and what to do next.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit status of ``dosctl``; the design's table."""
+
+    GO = 0
+    NO_GO = 2
+    DENIED = 3
+    UNUSABLE = 4
+    HOLD = 10
+
+
+def shown(value: object, limit: int = 120) -> str:
+    """``value`` as one short line that is safe in a terminal: control characters escaped, cut."""
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class DecisionOSError(Exception):
+    """Base of every error that DecisionOS raises on purpose.
+
+    Attributes:
+        what: the fault, in one clause.
+        file: the file it stands in, if any.
+        line: its line there, counted from 1, where known.
+        field: JSON path or column, if any.
+        found: what was there.
+        expected: what should have been there.
+        next_step: what the reader can do about it.
+    """
+
+    exit_code = ExitCode.UNUSABLE
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: object = None,
+        line: int | None = None,
+        field: str | None = None,
+        found: object = None,
+        expected: str | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.file = None if file is None else str(file)
+        self.line = line
+        self.field = field
+        self.found = found
+        self.expected = expected
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        where = ""
+        if self.file is not None:
+            where = shown(self.file, 300) + (f":{self.line}" if self.line else "") + ": "
+        if self.field is not None:
+            where += f"{shown(self.field)}: "
+        parts = [where + shown(self.what, 2000)]
+        if self.found is not None:
+            parts.append(f"found {shown(self.found)}")
+        if self.expected is not None:
+            parts.append(f"expected {shown(self.expected, 300)}")
+        text = "; ".join(parts)
+        return f"{text} → {shown(self.next_step, 300)}" if self.next_step else text
+
+
+class UnusableInputError(DecisionOSError):
+    """A file that cannot be read as what it should be."""
+
+
+class EvidenceError(UnusableInputError):
+    """An evidence document or block that cannot be read."""
+
+
+class LogError(UnusableInputError):
+    """A request log that cannot be harvested."""
+
+
+class PolicyError(UnusableInputError):
+    """An SLO file, gate.yaml or label catalogue that does not compile."""
+
+
+class UsageError(DecisionOSError):
+    """Options that contradict each other, or that would loosen the gate."""
+
+
+class RefusedError(DecisionOSError):
+    """A condition refuses what was asked."""
+
+    exit_code = ExitCode.NO_GO
+
+
+class DeniedError(DecisionOSError):
+    """RBAC: the scope that this needs is not granted."""
+
+    exit_code = ExitCode.DENIED

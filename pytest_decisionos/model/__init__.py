@@ -1,0 +1,1 @@
+"""What crosses the walls between rooms: evidence, policy, outcome, verdict, decision, target."""
