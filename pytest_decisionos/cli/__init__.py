@@ -1,0 +1,1 @@
+"""dosctl, a file a noun."""
