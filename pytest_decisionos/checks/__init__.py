@@ -1,0 +1,1 @@
+"""Checks: conditions about the environment that must pass, without a vote."""

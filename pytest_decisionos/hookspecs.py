@@ -1,0 +1,102 @@
+"""Where other packages plug in (pluggy): judges, sources, checks, reporters.
+
+A package names a module of hook implementations in its entry points, group ``decisionos``::
+
+    [project.entry-points.decisionos]
+    our-traces = "our_traces.decisionos"
+
+Only installed packages are asked, never a checkout's ``conftest.py``: what decides must be the same
+for ``pytest gates/``, ``dosctl judge quorum`` and the signer. See docs/extending.md.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from pytest_decisionos.judge.gate import JudgeConfig
+    from pytest_decisionos.model.decision import Decision
+    from pytest_decisionos.model.outcome import Outcome
+    from pytest_decisionos.model.target import Target
+
+PROJECT = "decisionos"
+hookimpl = pluggy.HookimplMarker(PROJECT)
+_hookspec = pluggy.HookspecMarker(PROJECT)
+
+
+class SourceRequest(NamedTuple):
+    """What a source is asked: compute your own numbers for this evidence.
+
+    Attributes:
+        judge: id of the judge that asks.
+        params: what gate.yaml gives that judge.
+        root: root folder of the target.
+        blocks: the sealed evidence. Not to be changed.
+    """
+
+    judge: str
+    params: Mapping[str, Any]
+    root: Path
+    blocks: Mapping[str, Any]
+
+
+class CheckRequest(NamedTuple):
+    """What a check is asked.
+
+    Attributes:
+        params: what gate.yaml gives it.
+        root: root folder of the target.
+        target: what is released where.
+        blocks: the sealed evidence. Not to be changed.
+        now: the time of the decision.
+    """
+
+    params: Mapping[str, Any]
+    root: Path
+    target: Target
+    blocks: Mapping[str, Any]
+    now: datetime
+
+
+
+
+class Specs:
+    """The hooks. Each is called once per run."""
+
+    @_hookspec
+    def decisionos_judges(self) -> list[JudgeConfig]:  # type: ignore[empty-body]
+        """Judges beside those of gate.yaml; each counts in n like any other."""
+
+    @_hookspec
+    def decisionos_sources(self) -> Mapping[str, Callable[[SourceRequest], dict[str, Any] | None]]:  # type: ignore[empty-body]
+        """Sources by name, for ``judges: [{id: …, source: NAME}]``.
+
+        A source returns evidence blocks with the numbers that it computed itself (the rest is
+        taken from the sealed evidence), or None if it has nothing to look at: its judge abstains.
+        An exception makes its judge's vote an error.
+        """
+
+    @_hookspec
+    def decisionos_checks(self) -> Mapping[str, Callable[[CheckRequest], Outcome]]:  # type: ignore[empty-body]
+        """Checks by name, for ``checks: [NAME]`` of a phase. An exception is an error outcome."""
+
+    @_hookspec
+    def decisionos_report(self, decision: Decision, folder: Path) -> None:
+        """Report ``decision``; files go to ``folder``. An exception is told and changes nothing."""
+
+
+@cache
+def plugins() -> pluggy.PluginManager:
+    """The manager with every installed package of the entry point group ``decisionos``."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Specs)
+    manager.load_setuptools_entrypoints(PROJECT)
+    manager.check_pending()
+    return manager

@@ -1,0 +1,1 @@
+"""Rules × source → votes → quorum → decision."""

@@ -1,0 +1,218 @@
+"""gate.yaml: per phase its SLOs, quorum, checks and required blocks; the judges; the target."""
+
+from __future__ import annotations
+
+import hashlib
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from pytest_decisionos.errors import PolicyError, UsageError
+from pytest_decisionos.model import strict_json
+from pytest_decisionos.model.base import Frozen
+from pytest_decisionos.model.policy import Quorum
+from pytest_decisionos.model.target import Target
+from pytest_decisionos.slo.source import read_policy
+from pytest_decisionos.slo.validate import validate
+
+Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+FileName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4096)]
+KofN = Annotated[str, StringConstraints(strict=True, pattern=r"^[1-9][0-9]?/[1-9][0-9]?$")]
+
+
+class JudgeConfig(Frozen):
+    """A judge: its name, and the source that it looks at.
+
+    Attributes:
+        id: its name.
+        source: ``evidence`` (the sealed numbers), ``log`` (recomputed), or the name of a source
+            that another package adds.
+        path: for ``log``: a log of the same traffic, relative to the root folder; without it the
+            judge reads the very log that the evidence names.
+        params: for another package's source.
+    """
+
+    id: Name
+    source: Name = "log"
+    path: FileName | None = None
+    params: dict[str, Any] = {}
+
+
+class PhaseSlo(Frozen):
+    """An SLO of a phase, and the quorum that the phase asks for."""
+
+    file: FileName
+    quorum: KofN | None = None
+
+
+class CheckConfig(Frozen):
+    """A check of a phase, with its parameters."""
+
+    name: Name
+    params: dict[str, Any] = {}
+
+
+class Phase(Frozen):
+    """What one phase of a release must pass."""
+
+    slos: Annotated[tuple[PhaseSlo | FileName, ...], Field(min_length=1, max_length=1000)]
+    checks: Annotated[tuple[CheckConfig | Name, ...], Field(max_length=100)] = ()
+    require_blocks: Annotated[tuple[Name, ...], Field(max_length=100)] = ("meta", "perf", "integrity")
+
+    def slo_files(self) -> list[PhaseSlo]:
+        """The SLOs, each spelled out."""
+        return [PhaseSlo(file=slo) if isinstance(slo, str) else slo for slo in self.slos]
+
+    def check_list(self) -> list[CheckConfig]:
+        """The checks, each spelled out."""
+        return [CheckConfig(name=c) if isinstance(c, str) else c for c in self.checks]
+
+
+DEFAULT_JUDGES = (
+    JudgeConfig(id="evidence", source="evidence"),
+    JudgeConfig(id="witness"),
+    JudgeConfig(id="peer", path="log/lb.csv"),
+)
+
+
+class GateFile(Frozen):
+    """A whole gate.yaml."""
+
+    version: Literal[1] = 1
+    target: Target
+    max_evidence_age_sec: Annotated[
+        float, Field(strict=True, gt=0, le=7 * 86_400, allow_inf_nan=False)
+    ] = 900.0
+    quorum: KofN | None = None
+    judges: Annotated[tuple[JudgeConfig, ...], Field(min_length=1, max_length=99)] = DEFAULT_JUDGES
+    phases: Annotated[
+        dict[Literal["preflight", "cutover", "post", "drill"], Phase], Field(min_length=1)
+    ]
+
+    @model_validator(mode="after")
+    def _names_once(self) -> GateFile:
+        ids = [judge.id for judge in self.judges]
+        if len(set(ids)) != len(ids):
+            raise ValueError("judges: each needs an id of its own")
+        for judge in self.judges:
+            if judge.path is not None and (Path(judge.path).is_absolute() or ".." in Path(judge.path).parts):
+                raise ValueError(f"judges: the log of {judge.id} must lie under the root folder")
+        return self
+
+
+class Gate(Frozen):
+    """gate.yaml as read: its content, where it lies, and the digest of its bytes."""
+
+    file: str
+    sha256: str
+    spec: GateFile
+
+    @property
+    def target(self) -> Target:
+        """What this gate is for."""
+        return self.spec.target
+
+    def phase(self, name: str) -> Phase:
+        """The phase ``name``.
+
+        Raises:
+            UsageError: gate.yaml has no such phase.
+        """
+        for known, phase in self.spec.phases.items():
+            if known == name:
+                return phase
+        known_names = ", ".join(self.spec.phases)
+        raise UsageError("no such phase", file=self.file, field="phases", found=name, expected=known_names)
+
+
+def load_gate(path: Path) -> Gate:
+    """Read gate.yaml.
+
+    Raises:
+        PolicyError: it is missing, or not what it should be.
+    """
+    document, data = read_policy(path, next_step="write one with `dosctl init`, or name it with --gate")
+    spec = validate(GateFile, document, path, data)
+    return Gate(file=str(path), sha256=hashlib.sha256(data).hexdigest(), spec=spec)
+
+
+def parse_quorum(text: str) -> tuple[int, int]:
+    """``k/n`` as numbers.
+
+    Raises:
+        UsageError: it is not of that form, or k is more than n.
+    """
+    k, slash, n = text.partition("/")
+    digits = k.isascii() and n.isascii() and k.isdigit() and n.isdigit() and len(text) <= 5
+    if not slash or not digits or not 1 <= int(k) <= int(n) <= 99:
+        raise UsageError("not a quorum", found=text, expected="k/n with 1 <= k <= n <= 99, such as 2/3")
+    return int(k), int(n)
+
+
+def strictest(stated: list[tuple[str, Quorum]], judges: int) -> Quorum:
+    """The quorum that satisfies everyone who states one; 2/3 of the judges where nobody does.
+
+    Args:
+        stated: who says so (for the error) and what.
+        judges: how many judges are configured.
+
+    Raises:
+        UsageError: somebody's n is not the number of judges.
+    """
+    for who, quorum in stated:
+        if quorum.n != judges:
+            raise UsageError(
+                f"{who} asks for a quorum of {quorum}, and {judges} judges are configured",
+                field="quorum",
+                expected=f"n = {judges}",
+                next_step="list the judges in gate.yaml",
+            )
+    # Two thirds, rounded up: the runbook's 2/3, for any n.
+    k = max((quorum.k for _, quorum in stated), default=-(-2 * judges // 3))
+    return Quorum(k=k, n=judges, fail_closed_on_degrade=any(q.fail_closed_on_degrade for _, q in stated))
+
+
+class _Label(Frozen):
+    group: str
+    color: str
+    description: str
+
+
+class _LabelGroup(Frozen):
+    weight: Annotated[float, Field(ge=0, le=1)]
+    color: str
+    description: str
+
+
+class LabelFile(Frozen):
+    """labels.json: the labels, and which reason codes get which (glob → label, first match)."""
+
+    version: str
+    groups: dict[str, _LabelGroup]
+    labels: dict[str, _Label]
+    reasons: dict[str, str]
+
+    @model_validator(mode="after")
+    def _known(self) -> LabelFile:
+        for pattern, label in self.reasons.items():
+            if label not in self.labels:
+                raise ValueError(f"reasons: {pattern} maps to {label}, which is not a label")
+        if "*" not in self.reasons:
+            raise ValueError("reasons: a last pattern * is needed, so that every reason has a label")
+        return self
+
+    def label_of(self, code: str) -> str:
+        """The label of reason code ``code``."""
+        return next(label for pattern, label in self.reasons.items() if fnmatchcase(code, pattern))
+
+
+def load_labels(path: Path) -> LabelFile:
+    """Read labels.json.
+
+    Raises:
+        PolicyError: it is missing, or not what it should be.
+    """
+    document, data = strict_json.read(path, error=PolicyError, max_bytes=1024 * 1024)
+    return validate(LabelFile, document, path, data)

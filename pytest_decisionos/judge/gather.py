@@ -1,0 +1,221 @@
+"""Files → ``GateInputs``: the gate, the evidence, the SLOs, and what each judge's source says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_decisionos.errors import DecisionOSError, UsageError, shown
+from pytest_decisionos.hookspecs import SourceRequest, plugins
+from pytest_decisionos.judge.decide import GatedSlo, GateInputs, JudgeInput
+from pytest_decisionos.judge.gate import (
+    Gate,
+    JudgeConfig,
+    PhaseSlo,
+    load_gate,
+    load_labels,
+    parse_quorum,
+    strictest,
+)
+from pytest_decisionos.model.decision import InputFile
+from pytest_decisionos.model.evidence import read_evidence
+from pytest_decisionos.model.policy import Quorum
+from pytest_decisionos.slo.compile import expand_globs, load_slo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from pytest_decisionos.model.policy import Slo
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be judged.
+
+    Attributes:
+        root: root folder of the target.
+        gate: gate.yaml.
+        phase: its phase.
+        evidence: evidence document; None means ``<root>/evidence/latest.json``.
+        more_slos: SLO files or globs beside the phase's.
+        only_slo: judge this SLO alone (``dosctl judge quorum``).
+        judges: the judges to ask; the others abstain. Empty means all.
+        quorum: ``k/n`` to demand at least; empty means what the files say.
+        now: the time of the decision.
+    """
+
+    root: Path
+    gate: Path
+    phase: str
+    now: datetime
+    evidence: Path | None = None
+    more_slos: tuple[str, ...] = ()
+    only_slo: Path | None = None
+    judges: tuple[str, ...] = ()
+    quorum: str = ""
+
+    @property
+    def evidence_file(self) -> Path:
+        """The evidence document that is judged."""
+        return self.evidence or self.root / "evidence" / "latest.json"
+
+
+def gather(request: Request) -> GateInputs:
+    """Read everything that the decision needs, and let each judge compute its own numbers.
+
+    Raises:
+        DecisionOSError: gate.yaml, labels.json, an SLO file or the evidence cannot be used, or the
+            options contradict the gate. A judge whose source fails is in error, by name, and
+            raises nothing.
+    """
+    gate = load_gate(request.gate)
+    phase = gate.phase(request.phase)
+    judges = [*gate.spec.judges, *_added_judges()]
+    _check_judges(request, judges, gate)
+    slos = _slos(request, gate, len(judges))
+    labels = load_labels(request.gate.parent / "labels.json")
+    evidence = read_evidence(request.evidence_file)
+    limits = any(rule.level is not None for gated in slos for rule in gated.slo.rules)
+    return GateInputs(
+        phase=request.phase,
+        target=gate.target,
+        gate=InputFile(file=gate.file, sha256=gate.sha256),
+        evidence=InputFile(file=evidence.file, sha256=evidence.sha256),
+        blocks=evidence.blocks,
+        max_evidence_age_sec=gate.spec.max_evidence_age_sec,
+        require_blocks=phase.require_blocks,
+        slos=tuple(slos),
+        judges=tuple(_ask(judge, request, evidence.blocks, limits=limits) for judge in judges),
+        labels=labels,
+        now=request.now,
+        notes=("no keys are configured: this decision is an unsigned dry-run",),
+    )
+
+
+def _added_judges() -> list[JudgeConfig]:
+    return [judge for listed in plugins().hook.decisionos_judges() for judge in listed]
+
+
+def _check_judges(request: Request, judges: Sequence[JudgeConfig], gate: Gate) -> None:
+    ids = [judge.id for judge in judges]
+    twice = {i for i in ids if ids.count(i) > 1}
+    if twice:
+        raise UsageError("two judges have one id", file=gate.file, field="judges", found=min(twice))
+    for name in request.judges:
+        if name not in ids:
+            raise UsageError("no such judge", file=gate.file, field="judges", found=name, expected=", ".join(ids))
+    known = {"evidence", "log", *_sources()}
+    for judge in judges:
+        if judge.source not in known:
+            raise UsageError(
+                f"judge {judge.id} has a source that no installed package adds",
+                file=gate.file, field="judges", found=judge.source, expected=", ".join(sorted(known)),
+            )
+
+
+def _sources() -> dict[str, Any]:
+    return {name: source for named in plugins().hook.decisionos_sources() for name, source in named.items()}
+
+
+def _slos(request: Request, gate: Gate, judges: int) -> list[GatedSlo]:
+    """The SLOs to judge, each with the strictest quorum that anyone states for it."""
+    folder = request.gate.parent
+    listed = {(folder / slo.file).resolve(): slo for slo in gate.phase(request.phase).slo_files()}
+    if request.only_slo is not None:
+        files = [request.only_slo]
+    else:
+        files = [folder / slo.file for slo in listed.values()]
+        files += [path for path in expand_globs(request.more_slos) if path.resolve() not in listed]
+    stems: dict[str, Path] = {}
+    made: list[GatedSlo] = []
+    for path in files:
+        slo = load_slo(path)
+        if slo.stem in stems:
+            raise UsageError("two SLO files have one name", found=slo.stem, field=f"{stems[slo.stem]}, {path}")
+        stems[slo.stem] = path
+        made.append(GatedSlo(slo=slo, quorum=_quorum(slo, listed.get(path.resolve()), request, gate, judges)))
+    return sorted(made, key=lambda gated: gated.slo.stem)
+
+
+def _quorum(slo: Slo, listed: PhaseSlo | None, request: Request, gate: Gate, judges: int) -> Quorum:
+    stated: list[tuple[str, Quorum]] = []
+    for who, text in (
+        (f"{gate.file}: quorum", gate.spec.quorum),
+        (f"{gate.file}: {slo.stem}", listed.quorum if listed else None),
+    ):
+        if text is not None:
+            k, n = parse_quorum(text)
+            stated.append((who, Quorum(k=k, n=n)))
+    if slo.quorum is not None:
+        stated.append((slo.file, slo.quorum))
+    if request.quorum:
+        k, n = parse_quorum(request.quorum)
+        floor = max((quorum.k for _, quorum in stated), default=1)
+        if k < floor:
+            raise UsageError(
+                f"the quorum of {slo.stem} may only be tightened", field="--quorum", found=request.quorum,
+                expected=f"at least {floor}/{judges}",
+            )
+        stated.append(("--quorum", Quorum(k=k, n=n)))
+    return strictest(stated, judges)
+
+
+def _ask(judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], *, limits: bool) -> JudgeInput:
+    """Let one judge look at its source."""
+    if request.judges and judge.id not in request.judges:
+        return JudgeInput(id=judge.id, source=judge.source, state="absent", reason="was not asked (--judges)")
+    if judge.source == "evidence":
+        return JudgeInput(id=judge.id, source=judge.source)
+    if judge.source == "log":
+        return _ask_log(judge, request, blocks, limits=limits)
+    try:
+        own = _sources()[judge.source](SourceRequest(judge.id, judge.params, request.root, blocks))
+    except Exception as fault:  # noqa: BLE001 - another package's code; whatever it raises is an error vote
+        reason = f"its source {judge.source} raised {type(fault).__name__}: {shown(str(fault), 200)}"
+        return JudgeInput(id=judge.id, source=judge.source, state="error", reason=reason)
+    if own is None:
+        return JudgeInput(id=judge.id, source=judge.source, state="absent", reason="its source has nothing to look at")
+    return JudgeInput(id=judge.id, source=judge.source, blocks=own)
+
+
+def _ask_log(judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], *, limits: bool) -> JudgeInput:
+    """Let a judge recompute from a log: the ones the evidence names, or its own second one."""
+    named, absent = _named_logs(judge, request, blocks)
+    if not named:
+        return JudgeInput(id=judge.id, source=judge.source, state="absent", reason=absent)
+    # Loaded here: DuckDB costs more start-up than everything else, and not every run has a log.
+    from pytest_decisionos.harvest.recompute import recompute  # noqa: PLC0415 - as said
+
+    folder = (request.root / judge.path).parent if judge.path else request.root / "log"
+    try:
+        own = recompute(named, folder, blocks, limits=limits, exact=judge.path is None)
+    except DecisionOSError as fault:
+        return JudgeInput(id=judge.id, source=judge.source, state="error", reason=str(fault))
+    return JudgeInput(id=judge.id, source=judge.source, exact=judge.path is None, blocks=own)
+
+
+def _named_logs(
+    judge: JudgeConfig, request: Request, blocks: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], str]:
+    """The logs that are there for ``judge``, as evidence sources; or why there is none."""
+    if judge.path is not None:
+        path = request.root / judge.path
+        if not path.is_file():
+            return [], f"its log {path} is not there"
+        return [{"role": "peer", "name": path.name}], ""
+    witness = blocks.get("witness")
+    sources = witness.get("sources") if isinstance(witness, dict) else None
+    if isinstance(witness, dict) and sources is None and isinstance(witness.get("csv_path"), str):
+        # Producers before `sources` name one log by path and digest.
+        sources = [{"role": "reqlog", "name": witness["csv_path"], "sha256": witness.get("csv_sha256")}]
+    listed = [s for s in sources if isinstance(s, dict) and s.get("role") != "peer"] if isinstance(sources, list) else []
+    there = [s for s in listed if isinstance(s.get("name"), str) and _is_there(request.root / "log", s["name"])]
+    names = ", ".join(shown(s.get("name"), 60) for s in listed[:3])
+    return there, f"the log that the evidence names ({names or 'none'}) is not in {request.root / 'log'}"
+
+
+def _is_there(folder: Path, name: str) -> bool:
+    # A name that tries to leave the folder is for the harvest to refuse by name, not to pass over.
+    return "/" in name or "\0" in name or (folder / name).exists()
