@@ -29,8 +29,11 @@ class ExitCode(IntEnum):
 
 
 def shown(value: object, limit: int = 120) -> str:
-    """``value`` as one short line that is safe in a terminal: control characters escaped, cut."""
-    text = value if isinstance(value, str) else repr(value)
+    """``value`` as one short line that is safe in a terminal and in a CI log: escaped, cut.
+
+    GitHub's runner obeys ``##[command]`` anywhere in a line, so that is escaped too.
+    """
+    text = (value if isinstance(value, str) else repr(value)).replace("##[", "#\\x23[")
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

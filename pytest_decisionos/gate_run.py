@@ -13,25 +13,35 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from _pytest.outcomes import Failed
 from _pytest.runner import runtestprotocol
 
 from pytest_decisionos.checks.run import with_checks
 from pytest_decisionos.errors import DecisionOSError, shown
+from pytest_decisionos.gate_reports import (
+    DECISION_ID,
+    NO_SUBJECT,
+    STATUS,
+    Subject,
+    as_dissent,
+    decision_report,
+    final,
+    lacking,
+    outvoted,
+)
+from pytest_decisionos.gate_tests import Check, GateFailure, Judge
 from pytest_decisionos.hookspecs import plugins
 from pytest_decisionos.judge.decide import GateInputs, decide
 from pytest_decisionos.judge.fold import TestReport, fold
 from pytest_decisionos.judge.gate import load_gate
 from pytest_decisionos.judge.gather import gather
-from pytest_decisionos.judge.rules import expand, overlay
+from pytest_decisionos.judge.rules import expand
 from pytest_decisionos.judge.view import View
 from pytest_decisionos.model.decision import Verdict
 from pytest_decisionos.model.evidence import Evidence
-from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.plugin import OURS, request_of, root_of
 from pytest_decisionos.report.github import report_github
 from pytest_decisionos.report.publish import publish, withdraw
-from pytest_decisionos.report.terminal import outcome_lines, summary_lines
+from pytest_decisionos.report.terminal import summary_lines
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -39,89 +49,27 @@ if TYPE_CHECKING:
 
     from _pytest.terminal import TerminalReporter
 
-    from pytest_decisionos.model.decision import Decision, SloDecision
+    from pytest_decisionos.model.decision import Decision
+    from pytest_decisionos.model.outcome import Outcome
     from pytest_decisionos.model.policy import Rule, Slo
 
 __all__ = ["GateRun", "withdraw"]
 
 WIRE: Final = "decisionos"
 """Key of what controller and workers of pytest-xdist send each other, and of a test's subject."""
-STATUS: Final = "decisionos-status"
-DECISION_ID: Final = "release-gate::decision"
-
-
-class GateFailure(Failed):
-    """A judged outcome that is no pass; shown as the outcome's own lines, without traceback."""
-
-    def __init__(self, outcome: Outcome, who: str) -> None:
-        super().__init__("\n".join(outcome_lines(outcome, who)), pytrace=False)
-        self.status = outcome.status
-
-
-class Judge:
-    """A judge, as a gate test sees it.
-
-    Attributes:
-        id: its name in gate.yaml.
-        document: the evidence as this judge sees it: its own numbers laid over the sealed ones.
-    """
-
-    def __init__(self, run: GateRun, judge_id: str) -> None:
-        self.id = judge_id
-        self._run = run
-        own = next(j.blocks for j in run.inputs.judges if j.id == judge_id)
-        self.document = overlay(run.inputs.blocks, own)
-
-    def __repr__(self) -> str:
-        return f"<judge {self.id}>"
-
-    def outcome(self, rule: Rule) -> Outcome | None:
-        """What this judge says of ``rule``; None if it abstains on that rule's SLO."""
-        return self._run.outcomes.get((self._run.slo_of(rule), rule.id, self.id))
-
-    def vote(self, rule: Rule) -> None:
-        """Pass if this judge finds ``rule`` successful; fail with what was found otherwise.
-
-        Skips where the judge abstains, and where the outcome cannot decide (a warning, a waiver).
-        """
-        outcome = self.outcome(rule)
-        if outcome is None:
-            pytest.skip(f"abstains: {shown(self._run.abstention(rule, self.id), 300)}")
-        if outcome.status is Status.SUCCESSFUL:
-            return
-        if not outcome.counts:
-            note = f"waived {outcome.waived}" if outcome.waived else "warning"
-            pytest.skip(shown(f"{note}: {outcome.reason}: {outcome.message}", 400))
-        raise GateFailure(outcome, f"judge {self.id}")
-
-
-class Check:
-    """A condition that must pass, without vote."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        self.id = outcome.id
-        self.outcome = outcome
-
-    def __repr__(self) -> str:
-        return f"<check {self.id}>"
-
-    def pass_or_fail(self) -> None:
-        """Pass if the condition holds; fail with what was found otherwise."""
-        if self.outcome.status is not Status.SUCCESSFUL:
-            raise GateFailure(self.outcome, "this gate")
 
 
 class GateRun:
     """The state of one gate run, in one process."""
 
-    def __init__(self, config: pytest.Config, worker: bool) -> None:  # noqa: FBT001 - made in one place
+    def __init__(self, config: pytest.Config, worker: bool) -> None:
         self._config = config
         self._worker = worker
         self._folder = root_of(config) / "gate"
         self._has_gates = False
         self._expected: set[str] = set()
         self._phases: dict[str, dict[str, pytest.TestReport]] = {}
-        self._subjects: dict[str, list[str | None]] = {}
+        self._subjects: dict[str, Subject] = {}
         self._held: list[list[pytest.TestReport]] = []
         self._decision: Decision | None = None
         if not worker:
@@ -185,7 +133,11 @@ class GateRun:
         """Why ``judge`` has no vote on the SLO of ``rule``."""
         name = self.slo_of(rule)
         return next(
-            ballot.reason for slo in self.found.slos if slo.slo == name for ballot in slo.ballots if ballot.judge == judge
+            ballot.reason
+            for slo in self.found.slos
+            if slo.slo == name
+            for ballot in slo.ballots
+            if ballot.judge == judge
         )
 
     @cached_property
@@ -212,21 +164,33 @@ class GateRun:
 
     def _parameters(self, taken: Sequence[str]) -> tuple[list[list[Any]], list[str]]:
         if "rule" in taken:
-            subjects = [({"slo": slo, "rule": rule}, f"{slo.stem}::{rule.id}") for slo, rule in self.rules]
+            subjects = [
+                ({"slo": slo, "rule": rule}, f"{slo.stem}::{rule.id}") for slo, rule in self.rules
+            ]
         elif "slo" in taken:
             subjects = [({"slo": gated.slo}, gated.slo.stem) for gated in self.inputs.slos]
         else:
             subjects = [({}, "")]
         rows: list[tuple[dict[str, Any], str]] = subjects
         if "judge" in taken:
-            rows = [({**row, "judge": judge}, f"{name}@{judge.id}" if name else judge.id) for row, name in rows for judge in self._judges]
+            rows = [
+                ({**row, "judge": judge}, f"{name}@{judge.id}" if name else judge.id)
+                for row, name in rows
+                for judge in self._judges
+            ]
         if "check" in taken:
             checks = [Check(outcome) for outcome in self.found.checks]
-            rows = [({**row, "check": check}, f"{name}:{check.id}" if name else check.id) for row, name in rows for check in checks]
+            rows = [
+                ({**row, "check": check}, f"{name}:{check.id}" if name else check.id)
+                for row, name in rows
+                for check in checks
+            ]
         return [[row[name] for name in taken] for row, _ in rows], [name for _, name in rows]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, object, object]:
+    def pytest_collection_modifyitems(
+        self, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
         """Remember every test that was collected, before anybody removes one."""
         self._expected.update(item.nodeid for item in items)
         for item in items:
@@ -235,7 +199,7 @@ class GateRun:
                 item.user_properties.append((WIRE, subject))
         return (yield)
 
-    def _subject(self, item: pytest.Item) -> list[str | None]:
+    def _subject(self, item: pytest.Item) -> Subject:
         """SLO, rule, judge and check that a test is about, as plain JSON."""
         spec = getattr(item, "callspec", None)
         given = {name: spec.params[name] for name in OURS if name in spec.params} if spec else {}
@@ -251,7 +215,9 @@ class GateRun:
     # What is reported
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    def pytest_runtest_protocol(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> bool | None:
         """Run a vote: a pass is logged at once, a failure is held until the quorum is known."""
         subject = next((value for name, value in item.user_properties if name == WIRE), None)
         if not isinstance(subject, list) or subject[OURS.index("judge")] is None:
@@ -269,7 +235,9 @@ class GateRun:
         return True
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    def pytest_runtest_makereport(
+        self, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Say with the report what the judged outcome was: a failed test may mean inconclusive."""
         report = yield
         if call.excinfo is not None and isinstance(call.excinfo.value, GateFailure):
@@ -295,7 +263,7 @@ class GateRun:
 
     # Controller and workers of pytest-xdist
 
-    def hand_over(self, node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController
+    def hand_over(self, node: Any) -> None:
         """Give a worker what was gathered, if this run is known to have gates."""
         if self._has_gates:
             node.workerinput[WIRE] = self.inputs.model_dump_json()
@@ -305,12 +273,15 @@ class GateRun:
         self._config.workeroutput[WIRE] = json.dumps(  # type: ignore[attr-defined] # xdist's
             {
                 "expected": sorted(self._expected),
-                "held": [[to_data(config=self._config, report=r) for r in reports] for reports in self._held],
+                "held": [
+                    [to_data(config=self._config, report=r) for r in reports]
+                    for reports in self._held
+                ],
             }
         )
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController
+    def pytest_testnodedown(self, node: Any) -> None:
         """Take over what a worker expected and held back; of a crashed one there is nothing."""
         handed = getattr(node, "workeroutput", {}).get(WIRE)
         if not handed:
@@ -345,14 +316,14 @@ class GateRun:
             return
         by_name = {slo.slo: slo for slo in decision.slos}
         for reports in self._held:
-            subject = self._subjects.get(reports[0].nodeid, [None] * len(OURS))
-            outvoted = not decision.partial and _outvoted(subject, by_name)
+            subject = self._subjects.get(reports[0].nodeid, NO_SUBJECT)
+            over = not decision.partial and outvoted(subject, by_name)
             for report in reports:
-                if outvoted and report.failed:
-                    _as_dissent(report, subject)
+                if over and report.failed:
+                    as_dissent(report, subject)
                 session.config.hook.pytest_runtest_logreport(report=report)
         if not session.config.option.collectonly:
-            session.config.hook.pytest_runtest_logreport(report=_decision_report(decision))
+            session.config.hook.pytest_runtest_logreport(report=decision_report(decision))
 
     def _decided(self, also: Sequence[str]) -> Decision | None:
         """The run's decision; None if the input never became usable."""
@@ -360,9 +331,15 @@ class GateRun:
             found, inputs = self.found, self.inputs
         except DecisionOSError:
             return None
-        reports = {nodeid: _final(nodeid, phases, self._subjects.get(nodeid)) for nodeid, phases in self._phases.items()}
+        reports = {
+            nodeid: final(nodeid, phases, self._subjects.get(nodeid))
+            for nodeid, phases in self._phases.items()
+        }
         complete = [report for report in reports.values() if report is not None]
-        partial = [*also, *_lacking(self._expected, {r.nodeid for r in complete}, self._untested(found, complete))]
+        partial = [
+            *also,
+            *lacking(self._expected, {r.nodeid for r in complete}, self._untested(found, complete)),
+        ]
         self._decision = fold(found, inputs, complete, partial)
         return self._decision
 
@@ -396,7 +373,9 @@ class GateRun:
             return status
         decision = self._decision
         if decision is None:
-            decision = self._decided([f"pytest ended with exit status {status} before the tests ran"])
+            decision = self._decided(
+                [f"pytest ended with exit status {status} before the tests ran"]
+            )
         elif decision.verdict is Verdict.GO and status != 0:
             decision = self._decided([f"pytest ended with exit status {status}"])
         if decision is None:
@@ -411,74 +390,15 @@ class GateRun:
 
     def _report(self, decision: Decision) -> None:
         for line in report_github(decision, os.environ):
-            print(line)  # noqa: T201 - workflow commands are read from standard output
+            sys.stdout.write(f"{line}\n")
         for plugin in plugins().hook.decisionos_report.get_hookimpls():
             try:
-                plugin.function(*({"decision": decision, "folder": self._folder}[name] for name in plugin.argnames))
+                plugin.function(
+                    *(
+                        {"decision": decision, "folder": self._folder}[name]
+                        for name in plugin.argnames
+                    )
+                )
             except Exception as fault:  # noqa: BLE001 - another package's reporter must not change the story
-                print(f"warning: reporter {plugin.plugin_name} raised {shown(repr(fault), 200)}", file=sys.stderr)  # noqa: T201 - after the session
-
-
-def _final(nodeid: str, phases: dict[str, pytest.TestReport], subject: list[str | None] | None) -> TestReport | None:
-    """The final word of a test's phases; None while it has none (it did not end)."""
-    slo, rule, judge, check = subject or [None] * len(OURS)
-    base = TestReport(nodeid, Status.SUCCESSFUL, slo=slo, rule=rule, judge=judge, check=check)
-    for when in ("setup", "call", "teardown", "???"):
-        report = phases.get(when)
-        if report is None:
-            continue
-        if report.failed:
-            stated = [str(value) for name, value in report.user_properties if name == STATUS]
-            status = Status(stated[-1]) if stated else Status.FAILED if when == "call" else Status.ERROR
-            cause = "failed" if when == "call" else "crashed" if when == "???" else f"{when}_failed"
-            return base._replace(status=status, cause=cause, message=f"{shown(nodeid, 300)}: {shown(_first_line(report), 300)}")
-        if report.skipped or hasattr(report, "wasxfail"):
-            cause = "xfailed" if hasattr(report, "wasxfail") else "skipped"
-            return base._replace(status=Status.ERROR, cause=cause, message=f"{shown(nodeid, 300)} was {cause}")
-        if not report.passed:
-            return base._replace(status=Status.ERROR, cause="unknown_report", message=f"{shown(nodeid, 300)}: {report.outcome}")
-    return base if "call" in phases and "teardown" in phases else None
-
-
-def _first_line(report: pytest.TestReport) -> str:
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return str(crash.message if crash is not None else report.longrepr).strip().partition("\n")[0]
-
-
-def _lacking(expected: set[str], reported: set[str], untested: Sequence[str]) -> list[str]:
-    """Why a run is partial, in words."""
-    made: list[str] = []
-    for count, names, what in (
-        (len(expected - reported), sorted(expected - reported), f"of {len(expected)} collected tests have no final report"),
-        (len(untested), sorted(untested), "outcomes were reported by no test"),
-    ):
-        if count:
-            made.append(f"{count} {what}: {', '.join(shown(name, 100) for name in names[:3])}{' …' if count > 3 else ''}")
-    return made
-
-
-def _outvoted(subject: Sequence[str | None], slos: dict[str, SloDecision]) -> bool:
-    """Whether every SLO that a vote is about came to GO all the same."""
-    about = [slos[subject[0]]] if subject[0] in slos else list(slos.values())
-    return all(slo.verdict is Verdict.GO for slo in about) and any(subject)
-
-
-def _as_dissent(report: pytest.TestReport, subject: Sequence[str | None]) -> None:
-    report.outcome = "skipped"
-    report.wasxfail = f"dissent: judge {subject[2]} was outvoted"
-
-
-def _decision_report(decision: Decision) -> pytest.TestReport:
-    """The case ``release-gate::decision``, which every JUnit file has."""
-    go = decision.verdict is Verdict.GO
-    first = next((reason for reason in decision.reasons if not reason.outvoted), None)
-    why = decision.partial[0] if decision.partial else f"{first.code}: {first.message}" if first else ""
-    text = f"{decision.verdict}, {decision.action}: {shown(why, 400)}"
-    return pytest.TestReport(
-        nodeid=DECISION_ID,
-        location=("release-gate", None, "decision"),
-        keywords={},
-        outcome="passed" if go else "failed",
-        longrepr=None if go else text,
-        when="call",
-    )
+                told = shown(repr(fault), 200)
+                sys.stderr.write(f"warning: reporter {plugin.plugin_name} raised {told}\n")

@@ -65,8 +65,6 @@ class CheckRequest(NamedTuple):
     now: datetime
 
 
-
-
 class Specs:
     """The hooks. Each is called once per run."""
 

@@ -92,7 +92,11 @@ def names_gates(config: pytest.Config) -> bool:
     """Whether this run is asked for gates: a ``gates`` folder is named, and there is a gate.yaml."""
     if not Path(setting(config, "gate") or GATE).is_file():
         return False
-    named = getattr(config.known_args_namespace, "file_or_dir", None) or config.getini("testpaths") or ["."]
+    named = (
+        getattr(config.known_args_namespace, "file_or_dir", None)
+        or config.getini("testpaths")
+        or ["."]
+    )
     paths = [Path(str(arg).partition("::")[0]) for arg in named]
     return any("gates" in path.absolute().parts or (path / "gates").is_dir() for path in paths)
 
@@ -130,7 +134,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - xdist's WorkerController
+def pytest_configure_node(node: Any) -> None:
     """Give a new worker what was gathered, so that logs are read once and all judge the same."""
     if (Path(setting(node.config, "gate") or GATE)).is_file():
         run_of(node.config).hand_over(node)
@@ -162,7 +166,9 @@ def evidence(pytestconfig: pytest.Config) -> Evidence:
 
 
 def _unparametrised(name: str) -> Never:
-    raise pytest.UsageError(f"take the fixture {name} as an argument of the test itself: it is parametrised")
+    raise pytest.UsageError(
+        f"take the fixture {name} as an argument of the test itself: it is parametrised"
+    )
 
 
 @pytest.fixture

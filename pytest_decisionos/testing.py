@@ -1,13 +1,13 @@
 """Helpers and Hypothesis strategies for people's own gate tests, and for ours.
 
-    from pytest_decisionos.testing import healthy, gate_inputs, sealed
-    from pytest_decisionos import decide, load_slo
+from pytest_decisionos.testing import healthy, gate_inputs, sealed
+from pytest_decisionos import decide, load_slo
 
-    def test_our_slo_stops_a_slow_release():
-        blocks = healthy()
-        blocks["perf"]["latency_ms"]["p95"] = 5000.0
-        decision = decide(gate_inputs(sealed(blocks), [load_slo(path)]))
-        assert decision.verdict == "NO-GO"
+def test_our_slo_stops_a_slow_release():
+    blocks = healthy()
+    blocks["perf"]["latency_ms"]["p95"] = 5000.0
+    decision = decide(gate_inputs(sealed(blocks), [load_slo(path)]))
+    assert decision.verdict == "NO-GO"
 """
 
 from __future__ import annotations
@@ -74,24 +74,44 @@ def healthy(now: datetime = NOW) -> dict[str, Any]:
     first, last = (t.isoformat().replace("+00:00", "Z") for t in (start, end))
     perf = _traffic(1.0, 80_000, first, last)
     groups = [
-        {"by": by, "name": name, **{k: v for k, v in _traffic(s, 20_000, first, last).items() if k != "window"}}
+        {
+            "by": by,
+            "name": name,
+            **{k: v for k, v in _traffic(s, 20_000, first, last).items() if k != "window"},
+        }
         for by, name, s in (
-            ("route", "/v1/cart", 0.8), ("route", "/v1/pay", 1.3), ("tenant", "acme", 1.0), ("tenant", "한빛", 1.1),
+            ("route", "/v1/cart", 0.8),
+            ("route", "/v1/pay", 1.3),
+            ("tenant", "acme", 1.0),
+            ("tenant", "한빛", 1.1),
         )
     ]
     judges = _traffic(0.7, 80_000, first, last) | {
-        "availability": 0.9996, "unavailable": 32, "signature_error_rate": 0.00001, "signature_errors": 1,
+        "availability": 0.9996,
+        "unavailable": 32,
+        "signature_error_rate": 0.00001,
+        "signature_errors": 1,
     }
-    judges["limits"]["availability"] = _limits(0.9996, 80_000) | {"lower": {"0.90": 0.9994, "0.95": 0.9993, "0.99": 0.9992}, "upper": {"0.90": 0.9998, "0.95": 0.9999, "0.99": 0.9999}}
+    judges["limits"]["availability"] = _limits(0.9996, 80_000) | {
+        "lower": {"0.90": 0.9994, "0.95": 0.9993, "0.99": 0.9992},
+        "upper": {"0.90": 0.9998, "0.95": 0.9999, "0.99": 0.9999},
+    }
     judges["limits"]["signature_error_rate"] = _limits(0.00001, 80_000)
-    sides = {side: _traffic(s, n, first, last) for side, s, n in (("control_perf", 1.0, 30_000), ("canary_perf", 1.02, 13_000))}
+    sides = {
+        side: _traffic(s, n, first, last)
+        for side, s, n in (("control_perf", 1.0, 30_000), ("canary_perf", 1.02, 13_000))
+    }
     deltas = {"p95_rel": 0.02, "error_delta": 0.0001, "sig_error_delta": -0.00001}
     around = {"p95_rel": 0.05, "error_delta": 0.002, "sig_error_delta": 0.0003}
     levels = {"0.90": 0.8, "0.95": 1.0, "0.99": 1.3}
     return {
         "meta": {
-            "version": "1", "generated_at": last, "target": TARGET.model_dump(), "release": "2026.01.1",
-            "baseline_release": "2026.01.0", "window": {"start": first, "end": last},
+            "version": "1",
+            "generated_at": last,
+            "target": TARGET.model_dump(),
+            "release": "2026.01.1",
+            "baseline_release": "2026.01.0",
+            "window": {"start": first, "end": last},
         },
         "perf": perf | {"groups": groups},
         "perf_judge": judges,
@@ -100,16 +120,33 @@ def healthy(now: datetime = NOW) -> dict[str, Any]:
             "deltas": deltas,
             "limits": {
                 name: {
-                    "lower": {level: deltas[name] - around[name] * s for level, s in levels.items()},
-                    "upper": {level: deltas[name] + around[name] * s for level, s in levels.items()},
+                    "lower": {
+                        level: deltas[name] - around[name] * s for level, s in levels.items()
+                    },
+                    "upper": {
+                        level: deltas[name] + around[name] * s for level, s in levels.items()
+                    },
                 }
                 for name in deltas
             },
-            "windows": [], "step_start": first, "guardband_minutes": 10,
+            "windows": [],
+            "step_start": first,
+            "guardband_minutes": 10,
         },
         "witness": {
-            "csv_path": "reqlog.csv", "csv_sha256": "a" * 64, "rows": 80_000,
-            "sources": [{"role": "reqlog", "name": "reqlog.csv", "bytes": 1, "sha256": "a" * 64, "rows": 80_000, "filters": []}],
+            "csv_path": "reqlog.csv",
+            "csv_sha256": "a" * 64,
+            "rows": 80_000,
+            "sources": [
+                {
+                    "role": "reqlog",
+                    "name": "reqlog.csv",
+                    "bytes": 1,
+                    "sha256": "a" * 64,
+                    "rows": 80_000,
+                    "filters": [],
+                }
+            ],
         },
         "budget": {"level": "ok", "spent": 0.2, "limit": 1.0},
         "quota": {"decisions": {"tokens": {"action": "allow"}}},
@@ -152,7 +189,10 @@ def gate_inputs(
         max_evidence_age_sec=900.0,
         require_blocks=("meta", "perf"),
         slos=tuple(
-            GatedSlo(slo=slo, quorum=slo.quorum if slo.quorum and slo.quorum.n == n else Quorum(k=k or n, n=n))
+            GatedSlo(
+                slo=slo,
+                quorum=slo.quorum if slo.quorum and slo.quorum.n == n else Quorum(k=k or n, n=n),
+            )
             for slo in slos
         ),
         judges=tuple(judges),

@@ -34,7 +34,9 @@ class Project:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        shutil.copytree(CHECKOUT / "gates", path / "gates", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            CHECKOUT / "gates", path / "gates", ignore=shutil.ignore_patterns("__pycache__")
+        )
         (path / "configs/slo").mkdir(parents=True)
         shutil.copy(CHECKOUT / "configs/labels.json", path / "configs")
         (path / "pytest.ini").write_text("[pytest]\n")
@@ -44,10 +46,27 @@ class Project:
 
     def gate(self, judges, slos=("slo-own",), quorum=None, checks=(), **more):
         """Write gate.yaml; judges as (id, source[, params])."""
-        listed = [{"id": j[0], "source": j[1], **({"params": j[2]} if len(j) > 2 else {})} for j in judges]
-        phase = {"slos": [f"slo/{name}.json" for name in slos], "require_blocks": ["perf"], "checks": list(checks)}
-        target = {"service": "checkout", "environment": "production", "region": "eu-1", "tenant": "all"}
-        spec = {"version": 1, "target": target, "judges": listed, "phases": {"cutover": phase}, **more}
+        listed = [
+            {"id": j[0], "source": j[1], **({"params": j[2]} if len(j) > 2 else {})} for j in judges
+        ]
+        phase = {
+            "slos": [f"slo/{name}.json" for name in slos],
+            "require_blocks": ["perf"],
+            "checks": list(checks),
+        }
+        target = {
+            "service": "checkout",
+            "environment": "production",
+            "region": "eu-1",
+            "tenant": "all",
+        }
+        spec = {
+            "version": 1,
+            "target": target,
+            "judges": listed,
+            "phases": {"cutover": phase},
+            **more,
+        }
         if quorum:
             spec["quorum"] = quorum
         (self.path / "configs/gate.yaml").write_text(json.dumps(spec))  # JSON is YAML
@@ -122,7 +141,9 @@ def decisionos_sources():
 def install(project, name, text):
     """Put an installed package with hook implementations on the project's path: real entry points."""
     project.write(f"{name}.py", text)
-    project.write(f"{name}-0.1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n")
+    project.write(
+        f"{name}-0.1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n"
+    )
     project.write(f"{name}-0.1.dist-info/entry_points.txt", f"[decisionos]\n{name} = {name}\n")
 
 
@@ -139,8 +160,16 @@ def scripted(project):
             judges.append((f"j{index}", "scripted", {"votes": votes}))
         for name, spec in slos.items():
             rule = {"id": "r", "metric": f"/perf/{name}_rate", "op": "<=", "bound": 0.01}
-            slo = {"rules": [rule], "confidence": {"level": 0.95}, "on_inconclusive": spec.get("mode", "no-go")}
-            slo["quorum"] = {"k": spec["k"], "n": n, "fail_closed_on_degrade": spec.get("closed", False)}
+            slo = {
+                "rules": [rule],
+                "confidence": {"level": 0.95},
+                "on_inconclusive": spec.get("mode", "no-go"),
+            }
+            slo["quorum"] = {
+                "k": spec["k"],
+                "n": n,
+                "fail_closed_on_degrade": spec.get("closed", False),
+            }
             project.slo(name, slo)
         project.gate(judges=judges, slos=list(slos))
         namespace = {}

@@ -29,7 +29,10 @@ def with_checks(inputs: GateInputs, checks: Sequence[CheckConfig], root: Path) -
     for check in checks:
         if check.name not in known:
             raise UsageError(
-                "no installed package adds this check", file=inputs.gate.file, field="checks", found=check.name,
+                "no installed package adds this check",
+                file=inputs.gate.file,
+                field="checks",
+                found=check.name,
                 expected=", ".join(sorted(known)) or "none is installed",
             )
         request = CheckRequest(check.params, root, inputs.target, inputs.blocks, inputs.now)

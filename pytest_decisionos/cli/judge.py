@@ -26,14 +26,30 @@ def judge() -> None:
 
 @judge.command()
 @click.option("--slo", required=True, type=click.Path(path_type=Path), help="SLO file to judge by.")
-@click.option("--evidence", type=click.Path(path_type=Path), help="Evidence  [default: <root>/evidence/latest.json]")
-@click.option("--quorum", "k_of_n", default=None, metavar="K/N", help="Demand at least k of n; never less than the files say.")
+@click.option(
+    "--evidence",
+    type=click.Path(path_type=Path),
+    help="Evidence  [default: <root>/evidence/latest.json]",
+)
+@click.option(
+    "--quorum",
+    "k_of_n",
+    default=None,
+    metavar="K/N",
+    help="Demand at least k of n; never less than the files say.",
+)
 @click.option("--judges", default=None, metavar="NAMES", help="Ask only these; the others abstain.")
-@click.option("--gate", type=click.Path(path_type=Path), help="Gate configuration  [default: configs/gate.yaml]")
-@click.option("--root", type=click.Path(path_type=Path), help="Root folder of the target  [default: var]")
+@click.option(
+    "--gate",
+    type=click.Path(path_type=Path),
+    help="Gate configuration  [default: configs/gate.yaml]",
+)
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="Root folder of the target  [default: var]"
+)
 @click.option("--phase", default=None, help="Phase of gate.yaml  [default: cutover]")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole decision as JSON.")
-def quorum(
+def quorum(  # noqa: PLR0917 - click passes each option by name
     slo: Path,
     evidence: Path | None,
     k_of_n: str | None,
@@ -43,7 +59,7 @@ def quorum(
     phase: str | None,
     as_json: bool,
 ) -> int:
-    """Judge evidence by one SLO, and print how each judge voted.
+    r"""Judge evidence by one SLO, and print how each judge voted.
 
     Needs the scope judge:run. Exit status: 0 GO, 2 NO-GO, 3 denied, 4 unusable input, 10 HOLD.
 

@@ -12,7 +12,10 @@ from pytest_decisionos.errors import DecisionOSError, ExitCode, shown
 
 COMMANDS = {
     "evidence": ("pytest_decisionos.cli.evidence:evidence", "Build evidence from request logs."),
-    "init": ("pytest_decisionos.cli.init:init", "Write gates, configuration and a workflow into a repository."),
+    "init": (
+        "pytest_decisionos.cli.init:init",
+        "Write gates, configuration and a workflow into a repository.",
+    ),
     "judge": ("pytest_decisionos.cli.judge:judge", "Judge evidence by a quorum of judges."),
     "sample": ("pytest_decisionos.cli.sample:sample", "Write realistic sample logs."),
     "slo": ("pytest_decisionos.cli.slo:slo", "Lint, explain and describe SLO files."),
@@ -47,7 +50,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(pytest_decisionos.__version__, prog_name="dosctl")
 def cli() -> None:
-    """DecisionOS release gate: may this release go on?
+    r"""DecisionOS release gate: may this release go on?
 
     \b
     Example:
@@ -74,7 +77,11 @@ def run(command: click.Command, args: list[str] | None = None, prog_name: str = 
     except click.Abort:
         return _fail("interrupted", 130)
     except click.ClickException as fault:
-        where = fault.ctx.command_path if isinstance(fault, click.UsageError) and fault.ctx else prog_name
+        where = (
+            fault.ctx.command_path
+            if isinstance(fault, click.UsageError) and fault.ctx
+            else prog_name
+        )
         return _fail(f"{shown(fault.format_message(), 500)} → {where} --help", ExitCode.UNUSABLE)
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads: Python's own complaint about it would be noise

@@ -7,7 +7,6 @@ and nothing waives them.
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -22,6 +21,7 @@ from pytest_decisionos.model.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
 IDS = ("evidence.integrity", "evidence.freshness", "evidence.blocks", "evidence.target")
 
@@ -35,10 +35,16 @@ def integrity_fault(blocks: Mapping[str, Any], source: str) -> tuple[str, str] |
     if stated is None:
         return "missing", f"/integrity/signature_sha256 is missing in {source}"
     if not isinstance(stated, str) or not re.fullmatch(r"[0-9a-f]{64}", stated):
-        return "wrong_type", f"/integrity/signature_sha256 is {shown(stated, 70)}, not 64 hexadecimal digits, in {source}"
+        return (
+            "wrong_type",
+            f"/integrity/signature_sha256 is {shown(stated, 70)}, not 64 hexadecimal digits, in {source}",
+        )
     actual = digest(blocks)
     if stated != actual:
-        return "tampered", f"the blocks of {source} have digest {actual[:16]}…, and it says {stated[:16]}…: it was changed"
+        return (
+            "tampered",
+            f"the blocks of {source} have digest {actual[:16]}…, and it says {stated[:16]}…: it was changed",
+        )
     return None
 
 
@@ -54,8 +60,13 @@ def admission(
 ) -> list[Outcome]:
     """The four conditions, in the order of ``IDS``."""
     age = Rule(
-        id="evidence.freshness", kind="age", metric="/meta/window/end", op="<=", bound=max_age_sec,
-        unit="s", waivable=False,
+        id="evidence.freshness",
+        kind="age",
+        metric="/meta/window/end",
+        op="<=",
+        bound=max_age_sec,
+        unit="s",
+        waivable=False,
     )
     return [
         _integrity(integrity, source),
@@ -68,20 +79,30 @@ def admission(
 def _integrity(fault: tuple[str, str] | None, source: str) -> Outcome:
     if fault is None:
         message = f"the digest of {source} is right; no key: this is an unsigned dry-run"
-        return Outcome(id="evidence.integrity", status=Status.SUCCESSFUL, message=message, source=source)
+        return Outcome(
+            id="evidence.integrity", status=Status.SUCCESSFUL, message=message, source=source
+        )
     cause, message = fault
     status = Status.FAILED if cause == "tampered" else Status.ERROR
-    return Outcome(id="evidence.integrity", status=status, cause=cause, message=message, source=source)
+    return Outcome(
+        id="evidence.integrity", status=status, cause=cause, message=message, source=source
+    )
 
 
 def _blocks(blocks: Mapping[str, Any], source: str, required: Sequence[str]) -> Outcome:
     lacking = [name for name in required if blocks.get(name) is None]
-    wrong = [name for name in required if name not in lacking and not isinstance(blocks[name], dict)]
+    wrong = [
+        name for name in required if name not in lacking and not isinstance(blocks[name], dict)
+    ]
     if lacking or wrong:
         cause = "missing" if lacking else "wrong_type"
-        faults = [f"{name} is missing" for name in lacking] + [f"{name} is not an object" for name in wrong]
+        faults = [f"{name} is missing" for name in lacking] + [
+            f"{name} is not an object" for name in wrong
+        ]
         message = f"{', '.join(faults)} in {source}; gate.yaml requires {', '.join(required)}"
-        return Outcome(id="evidence.blocks", status=Status.ERROR, cause=cause, message=message, source=source)
+        return Outcome(
+            id="evidence.blocks", status=Status.ERROR, cause=cause, message=message, source=source
+        )
     message = f"{source} has {', '.join(required) or 'every block that is required: none'}"
     return Outcome(id="evidence.blocks", status=Status.SUCCESSFUL, message=message, source=source)
 
@@ -91,13 +112,38 @@ def _target(blocks: Mapping[str, Any], source: str, target: Target) -> Outcome:
     stated = meta.get("target") if isinstance(meta, dict) else None
     if stated is None:
         message = f"/meta/target is missing in {source}; this gate is for {target}"
-        return Outcome(id="evidence.target", status=Status.ERROR, cause="missing", message=message, source=source)
+        return Outcome(
+            id="evidence.target",
+            status=Status.ERROR,
+            cause="missing",
+            message=message,
+            source=source,
+        )
     try:
         found = Target.model_validate(stated)
     except ValidationError:
-        message = f"/meta/target is {shown(stated)} in {source}, not a target; this gate is for {target}"
-        return Outcome(id="evidence.target", status=Status.ERROR, cause="wrong_type", message=message, source=source)
+        message = (
+            f"/meta/target is {shown(stated)} in {source}, not a target; this gate is for {target}"
+        )
+        return Outcome(
+            id="evidence.target",
+            status=Status.ERROR,
+            cause="wrong_type",
+            message=message,
+            source=source,
+        )
     if found != target:
         message = f"{source} is about {shown(str(found), 300)}; this gate is for {target}"
-        return Outcome(id="evidence.target", status=Status.ERROR, cause="foreign_target", message=message, source=source)
-    return Outcome(id="evidence.target", status=Status.SUCCESSFUL, message=f"{source} is about {target}", source=source)
+        return Outcome(
+            id="evidence.target",
+            status=Status.ERROR,
+            cause="foreign_target",
+            message=message,
+            source=source,
+        )
+    return Outcome(
+        id="evidence.target",
+        status=Status.SUCCESSFUL,
+        message=f"{source} is about {target}",
+        source=source,
+    )

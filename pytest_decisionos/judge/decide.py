@@ -10,12 +10,14 @@ import platform
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydantic import Field
+
 import pytest_decisionos
 from pytest_decisionos.evidence.digest import digest
 from pytest_decisionos.judge.admission import admission, integrity_fault
 from pytest_decisionos.judge.gate import LabelFile
 from pytest_decisionos.judge.quorum import must_abort, tally, vote_of
-from pytest_decisionos.judge.reasons import reasons
+from pytest_decisionos.judge.reasons import is_tampering, reasons
 from pytest_decisionos.judge.rules import Jury, expand, note_waivers, waive
 from pytest_decisionos.model.base import Frozen
 from pytest_decisionos.model.decision import (
@@ -53,7 +55,7 @@ class JudgeInput(Frozen):
     state: JudgeState = "ready"
     reason: str = ""
     exact: bool = False
-    blocks: dict[str, Any] = {}
+    blocks: dict[str, Any] = Field(default_factory=dict)
 
 
 class GatedSlo(Frozen):
@@ -122,7 +124,14 @@ def decide(inputs: GateInputs) -> Decision:
     meta = meta if isinstance(meta, dict) else {}
     digested = digest(inputs.blocks)
     seal = hashlib.sha256(
-        "\n".join([digested, inputs.evidence.sha256, inputs.gate.sha256, *(g.slo.sha256 for g in inputs.slos)]).encode()
+        "\n".join(
+            [
+                digested,
+                inputs.evidence.sha256,
+                inputs.gate.sha256,
+                *(g.slo.sha256 for g in inputs.slos),
+            ]
+        ).encode()
     )
     draft = Decision(
         decision_id=f"{inputs.now.astimezone(UTC):%Y%m%dT%H%M%S%fZ}-{seal.hexdigest()[:12]}",
@@ -132,30 +141,49 @@ def decide(inputs: GateInputs) -> Decision:
         target=inputs.target,
         release=_text(meta.get("release")),
         baseline_release=_text(meta.get("baseline_release")),
-        decided_at=inputs.now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        decided_at=inputs.now.astimezone(UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z"),
         evidence=inputs.evidence,
         evidence_digest=digested,
         evidence_window=_window(meta.get("window")),
         gate=inputs.gate,
         judges=tuple(
-            JudgeInfo(id=j.id, source=j.source, state=j.state, reason=j.reason, recomputed=tuple(sorted(j.blocks)))
+            JudgeInfo(
+                id=j.id,
+                source=j.source,
+                state=j.state,
+                reason=j.reason,
+                recomputed=tuple(sorted(j.blocks)),
+            )
             for j in inputs.judges
         ),
         slos=judged,
         checks=(*conditions, *inputs.checks),
         notes=(*inputs.notes, *note_waivers(inputs.slos, inputs.now)),
-        versions={"pytest-decisionos": pytest_decisionos.__version__, "python": platform.python_version()},
+        versions={
+            "pytest-decisionos": pytest_decisionos.__version__,
+            "python": platform.python_version(),
+        },
     )
     return concluded(draft, inputs)
 
 
 def concluded(draft: Decision, inputs: GateInputs) -> Decision:
     """``draft`` with the verdict, action, dissent and reasons that its outcomes make."""
-    slos = tuple(_conclude_slo(slo, gated, inputs) for slo, gated in zip(draft.slos, inputs.slos, strict=True))
+    slos = tuple(
+        _conclude_slo(slo, gated, inputs)
+        for slo, gated in zip(draft.slos, inputs.slos, strict=True)
+    )
     verdicts = {slo.verdict for slo in slos}
-    passed = all(check.status is Status.SUCCESSFUL for check in draft.checks if check.severity == "block")
-    tampered = any(_tampered(check) for check in draft.checks) or any(
-        _tampered(outcome) for slo in slos for ballot in slo.ballots for outcome in ballot.outcomes
+    passed = all(
+        check.status is Status.SUCCESSFUL for check in draft.checks if check.severity == "block"
+    )
+    tampered = any(is_tampering(check) for check in draft.checks) or any(
+        is_tampering(outcome)
+        for slo in slos
+        for ballot in slo.ballots
+        for outcome in ballot.outcomes
     )
     if not passed or tampered or draft.partial or Verdict.NO_GO in verdicts:
         verdict = Verdict.NO_GO
@@ -181,7 +209,14 @@ def _judge_slo(gated: GatedSlo, jury: Jury, inputs: GateInputs) -> SloDecision:
             ballots.append(Ballot(judge=judge.id, vote=Vote.ABSTAIN, reason=reason))
             continue
         outcomes = waive([jury.outcome(judge, rule) for rule in rules], slo.waivers, inputs.now)
-        ballots.append(Ballot(judge=judge.id, vote=vote_of(outcomes), reason=judge.reason, outcomes=tuple(outcomes)))
+        ballots.append(
+            Ballot(
+                judge=judge.id,
+                vote=vote_of(outcomes),
+                reason=judge.reason,
+                outcomes=tuple(outcomes),
+            )
+        )
     return SloDecision(
         slo=slo.stem,
         file=slo.file,
@@ -206,13 +241,11 @@ def _conclude_slo(slo: SloDecision, gated: GatedSlo, inputs: GateInputs) -> SloD
     dissent = tuple(
         ballot.judge
         for ballot in slo.ballots
-        if verdict is Verdict.GO and ballot.vote not in {Vote.PASS, Vote.ABSTAIN}
+        if verdict is Verdict.GO
+        and ballot.vote not in {Vote.PASS, Vote.ABSTAIN}
+        and not any(is_tampering(outcome) for outcome in ballot.outcomes)
     )
     return slo.model_copy(update={"verdict": verdict, "action": action, "dissent": dissent})
-
-
-def _tampered(outcome: Outcome) -> bool:
-    return outcome.status is Status.FAILED and outcome.cause == "tampered"
 
 
 def _waited_too_long(inputs: GateInputs) -> bool:

@@ -43,7 +43,10 @@ TestReport.__test__ = False  # type: ignore[attr-defined]  # pytest shall not co
 
 
 def fold(
-    decision: Decision, inputs: GateInputs, reports: Iterable[TestReport], partial: Sequence[str] = ()
+    decision: Decision,
+    inputs: GateInputs,
+    reports: Iterable[TestReport],
+    partial: Sequence[str] = (),
 ) -> Decision:
     """``decision`` as far as the reports let it stand.
 
@@ -70,7 +73,13 @@ def fold(
         slo.model_copy(
             update={
                 "ballots": tuple(
-                    _recount(ballot, [*votes.get((slo.slo, ballot.judge), ()), *votes.get((None, ballot.judge), ())])
+                    _recount(
+                        ballot,
+                        [
+                            *votes.get((slo.slo, ballot.judge), ()),
+                            *votes.get((None, ballot.judge), ()),
+                        ],
+                    )
                     for ballot in slo.ballots
                 )
             }
@@ -95,7 +104,9 @@ def _recount(ballot: Ballot, reports: Sequence[TestReport]) -> Ballot:
             outcomes[made.id] = made
     if ballot.vote is Vote.ABSTAIN and not outcomes:
         return ballot  # a passing test cannot make an abstention a vote
-    return ballot.model_copy(update={"outcomes": tuple(outcomes.values()), "vote": vote_of(outcomes.values())})
+    return ballot.model_copy(
+        update={"outcomes": tuple(outcomes.values()), "vote": vote_of(outcomes.values())}
+    )
 
 
 def _worse(outcome: Outcome, report: TestReport) -> Outcome:
@@ -104,9 +115,16 @@ def _worse(outcome: Outcome, report: TestReport) -> Outcome:
         return outcome
     if not outcome.counts and report.cause in {"failed", "skipped", "xfailed"}:
         return outcome  # the report of a waived or warning rule says no more than the outcome does
-    update = {"status": report.status, "cause": report.cause, "message": report.message, "waived": None}
+    update = {
+        "status": report.status,
+        "cause": report.cause,
+        "message": report.message,
+        "waived": None,
+    }
     return outcome.model_copy(update=update)
 
 
 def _outcome(report: TestReport) -> Outcome:
-    return Outcome(id=f"test.{report.nodeid}", status=report.status, cause=report.cause, message=report.message)
+    return Outcome(
+        id=f"test.{report.nodeid}", status=report.status, cause=report.cause, message=report.message
+    )

@@ -37,7 +37,7 @@ class JudgeConfig(Frozen):
     id: Name
     source: Name = "log"
     path: FileName | None = None
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
 
 
 class PhaseSlo(Frozen):
@@ -51,7 +51,7 @@ class CheckConfig(Frozen):
     """A check of a phase, with its parameters."""
 
     name: Name
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
 
 
 class Phase(Frozen):
@@ -59,7 +59,11 @@ class Phase(Frozen):
 
     slos: Annotated[tuple[PhaseSlo | FileName, ...], Field(min_length=1, max_length=1000)]
     checks: Annotated[tuple[CheckConfig | Name, ...], Field(max_length=100)] = ()
-    require_blocks: Annotated[tuple[Name, ...], Field(max_length=100)] = ("meta", "perf", "integrity")
+    require_blocks: Annotated[tuple[Name, ...], Field(max_length=100)] = (
+        "meta",
+        "perf",
+        "integrity",
+    )
 
     def slo_files(self) -> list[PhaseSlo]:
         """The SLOs, each spelled out."""
@@ -97,7 +101,9 @@ class GateFile(Frozen):
         if len(set(ids)) != len(ids):
             raise ValueError("judges: each needs an id of its own")
         for judge in self.judges:
-            if judge.path is not None and (Path(judge.path).is_absolute() or ".." in Path(judge.path).parts):
+            if judge.path is not None and (
+                Path(judge.path).is_absolute() or ".." in Path(judge.path).parts
+            ):
                 raise ValueError(f"judges: the log of {judge.id} must lie under the root folder")
         return self
 
@@ -124,7 +130,9 @@ class Gate(Frozen):
             if known == name:
                 return phase
         known_names = ", ".join(self.spec.phases)
-        raise UsageError("no such phase", file=self.file, field="phases", found=name, expected=known_names)
+        raise UsageError(
+            "no such phase", file=self.file, field="phases", found=name, expected=known_names
+        )
 
 
 def load_gate(path: Path) -> Gate:
@@ -133,7 +141,9 @@ def load_gate(path: Path) -> Gate:
     Raises:
         PolicyError: it is missing, or not what it should be.
     """
-    document, data = read_policy(path, next_step="write one with `dosctl init`, or name it with --gate")
+    document, data = read_policy(
+        path, next_step="write one with `dosctl init`, or name it with --gate"
+    )
     spec = validate(GateFile, document, path, data)
     return Gate(file=str(path), sha256=hashlib.sha256(data).hexdigest(), spec=spec)
 
@@ -147,7 +157,9 @@ def parse_quorum(text: str) -> tuple[int, int]:
     k, slash, n = text.partition("/")
     digits = k.isascii() and n.isascii() and k.isdigit() and n.isdigit() and len(text) <= 5
     if not slash or not digits or not 1 <= int(k) <= int(n) <= 99:
-        raise UsageError("not a quorum", found=text, expected="k/n with 1 <= k <= n <= 99, such as 2/3")
+        raise UsageError(
+            "not a quorum", found=text, expected="k/n with 1 <= k <= n <= 99, such as 2/3"
+        )
     return int(k), int(n)
 
 
@@ -171,7 +183,9 @@ def strictest(stated: list[tuple[str, Quorum]], judges: int) -> Quorum:
             )
     # Two thirds, rounded up: the runbook's 2/3, for any n.
     k = max((quorum.k for _, quorum in stated), default=-(-2 * judges // 3))
-    return Quorum(k=k, n=judges, fail_closed_on_degrade=any(q.fail_closed_on_degrade for _, q in stated))
+    return Quorum(
+        k=k, n=judges, fail_closed_on_degrade=any(q.fail_closed_on_degrade for _, q in stated)
+    )
 
 
 class _Label(Frozen):
@@ -200,7 +214,9 @@ class LabelFile(Frozen):
             if label not in self.labels:
                 raise ValueError(f"reasons: {pattern} maps to {label}, which is not a label")
         if "*" not in self.reasons:
-            raise ValueError("reasons: a last pattern * is needed, so that every reason has a label")
+            raise ValueError(
+                "reasons: a last pattern * is needed, so that every reason has a label"
+            )
         return self
 
     def label_of(self, code: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.errors import DecisionOSError, UsageError, shown
@@ -26,6 +25,7 @@ from pytest_decisionos.slo.compile import expand_globs, load_slo
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from pytest_decisionos.model.policy import Slo
 
@@ -105,18 +105,27 @@ def _check_judges(request: Request, judges: Sequence[JudgeConfig], gate: Gate) -
         raise UsageError("two judges have one id", file=gate.file, field="judges", found=min(twice))
     for name in request.judges:
         if name not in ids:
-            raise UsageError("no such judge", file=gate.file, field="judges", found=name, expected=", ".join(ids))
+            raise UsageError(
+                "no such judge", file=gate.file, field="judges", found=name, expected=", ".join(ids)
+            )
     known = {"evidence", "log", *_sources()}
     for judge in judges:
         if judge.source not in known:
             raise UsageError(
                 f"judge {judge.id} has a source that no installed package adds",
-                file=gate.file, field="judges", found=judge.source, expected=", ".join(sorted(known)),
+                file=gate.file,
+                field="judges",
+                found=judge.source,
+                expected=", ".join(sorted(known)),
             )
 
 
 def _sources() -> dict[str, Any]:
-    return {name: source for named in plugins().hook.decisionos_sources() for name, source in named.items()}
+    return {
+        name: source
+        for named in plugins().hook.decisionos_sources()
+        for name, source in named.items()
+    }
 
 
 def _slos(request: Request, gate: Gate, judges: int) -> list[GatedSlo]:
@@ -133,9 +142,15 @@ def _slos(request: Request, gate: Gate, judges: int) -> list[GatedSlo]:
     for path in files:
         slo = load_slo(path)
         if slo.stem in stems:
-            raise UsageError("two SLO files have one name", found=slo.stem, field=f"{stems[slo.stem]}, {path}")
+            raise UsageError(
+                "two SLO files have one name", found=slo.stem, field=f"{stems[slo.stem]}, {path}"
+            )
         stems[slo.stem] = path
-        made.append(GatedSlo(slo=slo, quorum=_quorum(slo, listed.get(path.resolve()), request, gate, judges)))
+        made.append(
+            GatedSlo(
+                slo=slo, quorum=_quorum(slo, listed.get(path.resolve()), request, gate, judges)
+            )
+        )
     return sorted(made, key=lambda gated: gated.slo.stem)
 
 
@@ -155,32 +170,48 @@ def _quorum(slo: Slo, listed: PhaseSlo | None, request: Request, gate: Gate, jud
         floor = max((quorum.k for _, quorum in stated), default=1)
         if k < floor:
             raise UsageError(
-                f"the quorum of {slo.stem} may only be tightened", field="--quorum", found=request.quorum,
+                f"the quorum of {slo.stem} may only be tightened",
+                field="--quorum",
+                found=request.quorum,
                 expected=f"at least {floor}/{judges}",
             )
         stated.append(("--quorum", Quorum(k=k, n=n)))
     return strictest(stated, judges)
 
 
-def _ask(judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], *, limits: bool) -> JudgeInput:
+def _ask(
+    judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], *, limits: bool
+) -> JudgeInput:
     """Let one judge look at its source."""
     if request.judges and judge.id not in request.judges:
-        return JudgeInput(id=judge.id, source=judge.source, state="absent", reason="was not asked (--judges)")
+        return JudgeInput(
+            id=judge.id, source=judge.source, state="absent", reason="was not asked (--judges)"
+        )
     if judge.source == "evidence":
         return JudgeInput(id=judge.id, source=judge.source)
     if judge.source == "log":
         return _ask_log(judge, request, blocks, limits=limits)
     try:
         own = _sources()[judge.source](SourceRequest(judge.id, judge.params, request.root, blocks))
+        made = JudgeInput(id=judge.id, source=judge.source, blocks=own or {})
     except Exception as fault:  # noqa: BLE001 - another package's code; whatever it raises is an error vote
-        reason = f"its source {judge.source} raised {type(fault).__name__}: {shown(str(fault), 200)}"
+        reason = (
+            f"its source {judge.source} raised {type(fault).__name__}: {shown(str(fault), 200)}"
+        )
         return JudgeInput(id=judge.id, source=judge.source, state="error", reason=reason)
     if own is None:
-        return JudgeInput(id=judge.id, source=judge.source, state="absent", reason="its source has nothing to look at")
-    return JudgeInput(id=judge.id, source=judge.source, blocks=own)
+        return JudgeInput(
+            id=judge.id,
+            source=judge.source,
+            state="absent",
+            reason="its source has nothing to look at",
+        )
+    return made
 
 
-def _ask_log(judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], *, limits: bool) -> JudgeInput:
+def _ask_log(
+    judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], *, limits: bool
+) -> JudgeInput:
     """Let a judge recompute from a log: the ones the evidence names, or its own second one."""
     named, absent = _named_logs(judge, request, blocks)
     if not named:
@@ -209,11 +240,24 @@ def _named_logs(
     sources = witness.get("sources") if isinstance(witness, dict) else None
     if isinstance(witness, dict) and sources is None and isinstance(witness.get("csv_path"), str):
         # Producers before `sources` name one log by path and digest.
-        sources = [{"role": "reqlog", "name": witness["csv_path"], "sha256": witness.get("csv_sha256")}]
-    listed = [s for s in sources if isinstance(s, dict) and s.get("role") != "peer"] if isinstance(sources, list) else []
-    there = [s for s in listed if isinstance(s.get("name"), str) and _is_there(request.root / "log", s["name"])]
+        sources = [
+            {"role": "reqlog", "name": witness["csv_path"], "sha256": witness.get("csv_sha256")}
+        ]
+    listed = (
+        [s for s in sources if isinstance(s, dict) and s.get("role") != "peer"]
+        if isinstance(sources, list)
+        else []
+    )
+    there = [
+        s
+        for s in listed
+        if isinstance(s.get("name"), str) and _is_there(request.root / "log", s["name"])
+    ]
     names = ", ".join(shown(s.get("name"), 60) for s in listed[:3])
-    return there, f"the log that the evidence names ({names or 'none'}) is not in {request.root / 'log'}"
+    return (
+        there,
+        f"the log that the evidence names ({names or 'none'}) is not in {request.root / 'log'}",
+    )
 
 
 def _is_there(folder: Path, name: str) -> bool:

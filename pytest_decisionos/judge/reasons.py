@@ -21,20 +21,34 @@ def reasons(decision: Decision, labels: LabelFile) -> tuple[Reason, ...]:
         for ballot in slo.ballots:
             outvoted = slo.verdict is Verdict.GO
             if ballot.vote is Vote.MISSING:
-                lost = Outcome(id=slo.slo, status=Status.ERROR, cause="missing", message=f"no vote of {ballot.judge}")
+                lost = Outcome(
+                    id=slo.slo,
+                    status=Status.ERROR,
+                    cause="missing",
+                    message=f"no vote of {ballot.judge}",
+                )
                 found.setdefault(lost.reason, []).append((ballot.judge, slo.slo, lost, outvoted))
             for outcome in ballot.outcomes:
                 if outcome.status is not Status.SUCCESSFUL and outcome.counts:
-                    found.setdefault(outcome.reason, []).append((ballot.judge, slo.slo, outcome, outvoted))
+                    found.setdefault(outcome.reason, []).append(
+                        (ballot.judge, slo.slo, outcome, outvoted and not is_tampering(outcome))
+                    )
     made = [_reason(code, said, labels) for code, said in found.items()]
     return tuple(reason for _, reason in sorted(made, key=lambda pair: pair[0]))
+
+
+def is_tampering(outcome: Outcome) -> bool:
+    """Whether ``outcome`` says that the evidence was changed: no quorum can outvote that."""
+    return outcome.status is Status.FAILED and outcome.cause == "tampered"
 
 
 def _reason(
     code: str, said: list[tuple[str, str, Outcome, bool]], labels: LabelFile
 ) -> tuple[tuple[bool, int, int, str], Reason]:
     outvoted = all(over for _, _, _, over in said)
-    speaker = max((outcome for _, _, outcome, _ in said), key=lambda outcome: outcome.status.badness)
+    speaker = max(
+        (outcome for _, _, outcome, _ in said), key=lambda outcome: outcome.status.badness
+    )
     made = Reason(
         code=code,
         label=speaker.label or labels.label_of(code),

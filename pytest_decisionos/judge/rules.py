@@ -38,12 +38,21 @@ def expand(rules: Sequence[Rule], sealed: View) -> list[Rule]:
         names = sorted(name for by, name in sealed.groups(block) if by == rule.for_each)
         concrete.append(
             Rule(
-                id=rule.id, kind="groups", metric=f"/{block}/groups", op=">=", bound=MAX_GROUPS, for_each=rule.for_each,
-                severity=rule.severity, label=rule.label, text=rule.text,
+                id=rule.id,
+                kind="groups",
+                metric=f"/{block}/groups",
+                op="<=",
+                bound=MAX_GROUPS,
+                for_each=rule.for_each,
+                severity=rule.severity,
+                label=rule.label,
+                text=rule.text,
             )
         )
         concrete += [
-            rule.model_copy(update={"id": f"{rule.id}[{name}]", "group": Group(by=rule.for_each, name=name)})
+            rule.model_copy(
+                update={"id": f"{rule.id}[{name}]", "group": Group(by=rule.for_each, name=name)}
+            )
             for name in names[:MAX_GROUPS]
         ]
     return concrete
@@ -61,9 +70,16 @@ class Jury:
         now: datetime,
     ) -> None:
         self.sealed = View(blocks, source=source, integrity=integrity, now=now)
-        self._own = {j.id: View(j.blocks, source=j.id, integrity=integrity, now=now) for j in judges}
+        self._own = {
+            j.id: View(j.blocks, source=j.id, integrity=integrity, now=now) for j in judges
+        }
         self._views = {
-            j.id: View(overlay(blocks, j.blocks), source=f"judge {j.id}'s log", integrity=integrity, now=now)
+            j.id: View(
+                overlay(blocks, j.blocks),
+                source=f"judge {j.id}'s log",
+                integrity=integrity,
+                now=now,
+            )
             for j in judges
             if j.blocks
         }
@@ -73,7 +89,11 @@ class Jury:
         """Why ``judge`` has no vote on these rules; None if it votes."""
         if judge.state == "absent":
             return judge.reason
-        if judge.state == "ready" and judge.source != "evidence" and not any(self._feeds(judge, r) for r in rules):
+        if (
+            judge.state == "ready"
+            and judge.source != "evidence"
+            and not any(self._feeds(judge, r) for r in rules)
+        ):
             return f"{judge.reason or 'its log'} feeds none of these rules"
         return None
 
@@ -83,11 +103,18 @@ class Jury:
         if judge.state == "error":
             message = f"judge {judge.id} cannot say: {judge.reason}"
             return sealed.model_copy(
-                update={"status": Status.ERROR, "cause": "source_missing", "message": message, "source": judge.id}
+                update={
+                    "status": Status.ERROR,
+                    "cause": "source_missing",
+                    "message": message,
+                    "source": judge.id,
+                }
                 | dict.fromkeys(("observed", "limit", "margin", "samples", "effective", "needed"))
             )
         # Evidence that cannot be read, or lacks its limits, is not made good by somebody else's.
-        unproven = rule.level is not None and sealed.limit is None and sealed.status is Status.INCONCLUSIVE
+        unproven = (
+            rule.level is not None and sealed.limit is None and sealed.status is Status.INCONCLUSIVE
+        )
         if sealed.status is Status.ERROR or unproven or not self._feeds(judge, rule):
             return sealed
         own = evaluate(rule, self._views[judge.id])
@@ -96,7 +123,9 @@ class Jury:
                 f"the evidence says {_told(sealed)}, and the log it names says {_told(own)} ({rule.metric}): "
                 "it was changed"
             )
-            return own.model_copy(update={"status": Status.FAILED, "cause": "tampered", "message": message})
+            return own.model_copy(
+                update={"status": Status.FAILED, "cause": "tampered", "message": message}
+            )
         return own
 
     def _sealed(self, rule: Rule) -> Outcome:
@@ -122,7 +151,9 @@ def overlay(sealed: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     return {
         **sealed,
         **{
-            key: overlay(sealed[key], value) if isinstance(value, dict) and isinstance(sealed.get(key), dict) else value
+            key: overlay(sealed[key], value)
+            if isinstance(value, dict) and isinstance(sealed.get(key), dict)
+            else value
             for key, value in own.items()
         },
     }
@@ -141,9 +172,18 @@ def _contradicts(sealed: Outcome, own: Outcome) -> bool:
 
     A producer may round: half a unit in the last place that it wrote is no contradiction.
     """
-    pairs = ((sealed.observed, own.observed), (sealed.limit, own.limit), (sealed.samples, own.samples))
+    pairs = (
+        (sealed.observed, own.observed),
+        (sealed.limit, own.limit),
+        (sealed.samples, own.samples),
+    )
     for said, found in pairs:
-        if isinstance(said, bool) or isinstance(found, bool) or isinstance(said, str) or isinstance(found, str):
+        if (
+            isinstance(said, bool)
+            or isinstance(found, bool)
+            or isinstance(said, str)
+            or isinstance(found, str)
+        ):
             if said != found:
                 return True
         elif said is not None and found is not None:
@@ -163,7 +203,11 @@ def waive(outcomes: list[Outcome], waivers: Sequence[Waiver], now: datetime) -> 
     made: list[Outcome] = []
     for outcome in outcomes:
         waiver = valid.get(outcome.id) or valid.get(outcome.id.partition("[")[0])
-        if waiver and outcome.status in {Status.FAILED, Status.INCONCLUSIVE} and outcome.cause != "tampered":
+        if (
+            waiver
+            and outcome.status in {Status.FAILED, Status.INCONCLUSIVE}
+            and outcome.cause != "tampered"
+        ):
             note = f"by {waiver.owner} until {waiver.expires}: {waiver.reason}"
             made.append(outcome.model_copy(update={"waived": note}))
         else:
@@ -175,7 +219,7 @@ def waiver_fault(waiver: Waiver, now: datetime) -> str | None:
     """Why a waiver does not count; None if it does."""
     # A date without a time means that whole day, UTC.
     text = waiver.expires
-    expires = parse_time(f"{text}T23:59:59Z" if len(text) == 10 else text)  # noqa: PLR2004 - YYYY-MM-DD
+    expires = parse_time(f"{text}T23:59:59Z" if len(text) == 10 else text)
     if expires is None:
         return "its date cannot be read (ISO-8601 with an offset, or YYYY-MM-DD)"
     if expires <= now:
@@ -192,5 +236,9 @@ def note_waivers(slos: Iterable[GatedSlo], now: datetime) -> list[str]:
         for waiver in gated.slo.waivers:
             fault = waiver_fault(waiver, now)
             what = f"waiver of {waiver.rule} in {gated.slo.stem} by {waiver.owner}"
-            notes.append(f"{what} until {waiver.expires}: {waiver.reason}" if fault is None else f"{what} is ignored: {fault}")
+            notes.append(
+                f"{what} until {waiver.expires}: {waiver.reason}"
+                if fault is None
+                else f"{what} is ignored: {fault}"
+            )
     return notes

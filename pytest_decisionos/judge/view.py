@@ -41,7 +41,7 @@ class View:
         self.now = now
         self._groups: dict[str, dict[tuple[str, str], Any]] = {}
 
-    def at(self, rule: Rule, pointer: str) -> Any:  # noqa: ANN401 - a JSON value
+    def at(self, rule: Rule, pointer: str) -> Any:
         """What ``pointer`` names, read inside the rule's group if it has one."""
         if rule.group is None:
             return strict_json.at(self.document, pointer)
@@ -75,5 +75,7 @@ class View:
         return [
             ((group["by"], group["name"]), group)
             for group in (listed if isinstance(listed, list) else [])
-            if isinstance(group, dict) and group.get("by") in _DIMENSIONS and isinstance(group.get("name"), str)
+            if isinstance(group, dict)
+            and group.get("by") in _DIMENSIONS
+            and isinstance(group.get("name"), str)
         ]

@@ -39,7 +39,9 @@ def read_evidence(path: Path) -> Evidence:
         path, error=EvidenceError, next_step="build it with `dosctl evidence build`"
     )
     if not isinstance(document, dict):
-        raise EvidenceError("not an evidence document", file=path, found=document, expected="an object of blocks")
+        raise EvidenceError(
+            "not an evidence document", file=path, found=document, expected="an object of blocks"
+        )
     return Evidence(str(path), hashlib.sha256(data).hexdigest(), document)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pytest_decisionos.errors import shown
 from pytest_decisionos.model.base import Frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Scalar = str | int | float | bool | None
 Severity = Literal["block", "warn"]
@@ -41,6 +43,8 @@ def quantity(value: Scalar, unit: str = "") -> str:
         return "nothing"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return shown(value if isinstance(value, str) else str(value).lower(), 60)
+    if not abs(value) < 1e300:  # NaN, infinities, and integers that no float can hold
+        return f"{shown(str(value), 40)} {unit}".rstrip()
     if unit == "rate":
         return f"{value * 100:.4g} %"
     if unit == "rel":

@@ -80,7 +80,7 @@ def loads(
     file: object = None,
     error: type[UnusableInputError] = UnusableInputError,
     max_bytes: int = MAX_BYTES,
-) -> Any:  # noqa: ANN401 - a JSON value
+) -> Any:
     """Parse ``data`` (UTF-8, a byte-order mark is allowed) strictly.
 
     Args:
@@ -94,7 +94,9 @@ def loads(
             non-finite number, nested deeper than ``MAX_DEPTH``, or half a surrogate pair.
     """
     if len(data) > max_bytes:
-        raise error("too large", file=file, found=f"{len(data):,} bytes", expected=f"at most {max_bytes:,}")
+        raise error(
+            "too large", file=file, found=f"{len(data):,} bytes", expected=f"at most {max_bytes:,}"
+        )
     if not data.strip():
         raise error("empty file", file=file, expected="a JSON document")
     try:
@@ -106,9 +108,13 @@ def loads(
         )
         _check(document)
     except UnicodeDecodeError as fault:
-        raise error("not UTF-8", file=file, found=f"byte 0x{data[fault.start]:02x} at {fault.start}") from None
+        raise error(
+            "not UTF-8", file=file, found=f"byte 0x{data[fault.start]:02x} at {fault.start}"
+        ) from None
     except json.JSONDecodeError as fault:
-        raise error(f"not JSON: {fault.msg} at column {fault.colno}", file=file, line=fault.lineno) from None
+        raise error(
+            f"not JSON: {fault.msg} at column {fault.colno}", file=file, line=fault.lineno
+        ) from None
     except RecursionError:
         raise error(f"nested deeper than {MAX_DEPTH}", file=file) from None
     except ValueError as fault:  # our own faults, and integers beyond Python's digit limit
@@ -168,7 +174,7 @@ def dumps(document: object) -> str:
     return json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
 
 
-def at(document: object, pointer: str) -> Any:  # noqa: ANN401 - a JSON value
+def at(document: object, pointer: str) -> Any:
     """What ``pointer`` (RFC 6901) names in ``document``, or ``MISSING``."""
     value = document
     for token in tokens(pointer):

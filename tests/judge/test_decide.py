@@ -34,7 +34,15 @@ def test_healthy_evidence_is_go():
 
 def pointers_read():
     """Every place of the evidence that a shipped rule or the admission reads."""
-    found = {"/meta/window/end", "/meta/target", "/meta/target/service", "/meta/target/region", "/integrity/signature_sha256", "/integrity", "/meta"}
+    found = {
+        "/meta/window/end",
+        "/meta/target",
+        "/meta/target/service",
+        "/meta/target/region",
+        "/integrity/signature_sha256",
+        "/integrity",
+        "/meta",
+    }
     for slo in SLOS:
         for rule in slo.rules:
             if rule.for_each:
@@ -49,7 +57,9 @@ def pointers_read():
                 found.update({rule.metric + "/start", rule.metric + "/end"})
             if rule.level is not None:
                 found.add(rule.limits)
-                found.update(f"{rule.limits}/{side}/{rule.level:.2f}" for side in ("lower", "upper"))
+                found.update(
+                    f"{rule.limits}/{side}/{rule.level:.2f}" for side in ("lower", "upper")
+                )
                 if len(rule.counts) == 1:
                     found.update(f"{rule.limits}/{name}" for name in ("n", "d", "effective"))
     return sorted(found)
@@ -117,12 +127,23 @@ def test_no_duplicate_key_is_even_read(tmp_path):
             read_evidence(path)
 
 
-@given(pointer=st.sampled_from(pointers_read()), value=broken_values() | st.floats(allow_nan=True) | st.text(max_size=20) | st.integers())
+@given(
+    pointer=st.sampled_from(pointers_read()),
+    value=broken_values() | st.floats(allow_nan=True) | st.text(max_size=20) | st.integers(),
+)
 @settings(max_examples=300)
 def test_decide_never_raises(pointer, value):
     blocks = set_at(sealed(healthy()), pointer, value)
-    decision = decide(gate_inputs(blocks, SLOS, k=1)) if value == value and value not in (float("inf"), float("-inf")) else None
-    if decision is not None and not pointer.startswith("/integrity") and strict_json.at(sealed(healthy()), pointer) != value:
+    decision = (
+        decide(gate_inputs(blocks, SLOS, k=1))
+        if value == value and value not in (float("inf"), float("-inf"))
+        else None
+    )
+    if (
+        decision is not None
+        and not pointer.startswith("/integrity")
+        and strict_json.at(sealed(healthy()), pointer) != value
+    ):
         assert decision.verdict is Verdict.NO_GO  # the digest tells
         assert "evidence.integrity:tampered" in {r.code for r in decision.reasons}
 
@@ -149,7 +170,10 @@ def measured(pointer, value):
         entry = blocks[block].get("limits", {}).get(key)
         if entry:
             top = 1.0 if name.endswith("rate") or name == "availability" else 1e9
-            entry["lower"] = {level: max(0.0 if block != "canary" else -0.99, value - 0.1 * abs(value)) for level in entry["lower"]}
+            entry["lower"] = {
+                level: max(0.0 if block != "canary" else -0.99, value - 0.1 * abs(value))
+                for level in entry["lower"]
+            }
             entry["upper"] = {level: min(top, value + 0.1 * abs(value)) for level in entry["upper"]}
     return set_at(blocks, pointer, value)
 
@@ -177,7 +201,19 @@ def test_the_best_is_go_and_the_worst_is_not(which):
 def test_an_outcome_never_depends_on_another_rule(data):
     blocks = healthy()
     for _ in range(data.draw(st.integers(0, 4))):
-        set_at(blocks, data.draw(st.sampled_from([p for p in pointers_read() if p.count("/") > 1 and "/meta" not in p and "/integrity" not in p])), data.draw(broken_values()))
+        set_at(
+            blocks,
+            data.draw(
+                st.sampled_from(
+                    [
+                        p
+                        for p in pointers_read()
+                        if p.count("/") > 1 and "/meta" not in p and "/integrity" not in p
+                    ]
+                )
+            ),
+            data.draw(broken_values()),
+        )
     try:
         sealed(blocks)
     except (KeyError, TypeError):
@@ -195,7 +231,9 @@ def test_ids_are_stable_under_reordering():
     blocks["perf"]["groups"].reverse()
     view = [View(b, source="", integrity=None, now=NOW) for b in (sealed(healthy()), blocks)]
     for slo in SLOS:
-        assert [r.id for r in expand(slo.rules, view[0])] == [r.id for r in expand(slo.rules, view[1])]
+        assert [r.id for r in expand(slo.rules, view[0])] == [
+            r.id for r in expand(slo.rules, view[1])
+        ]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +279,11 @@ def test_changed_evidence_is_tampered_and_aborts():
     blocks["perf"]["latency_ms"]["p50"] += 1
     decision = decide(gate_inputs(blocks, SLOS, k=1))
     assert (decision.verdict, decision.action) == (Verdict.NO_GO, Action.ABORT)
-    assert decision.reasons[0].code in {"evidence.integrity:tampered", "integrity.signature:tampered", "witness.signature:tampered"}
+    assert decision.reasons[0].code in {
+        "evidence.integrity:tampered",
+        "integrity.signature:tampered",
+        "witness.signature:tampered",
+    }
 
 
 def test_real_evidence_of_existing_producers_is_called_tampered():
@@ -301,7 +343,12 @@ def test_judges_abstain_err_and_vote():
     ]
     slo = next(s for s in SLOS if s.stem == "slo-infra-v2")
     votes = {b.judge: b for b in judged(healthy(), [slo], judges=judges, k=1).slos[0].ballots}
-    assert {j: b.vote for j, b in votes.items()} == {"evidence": Vote.PASS, "witness": Vote.ABSTAIN, "peer": Vote.ERROR, "other": Vote.ABSTAIN}
+    assert {j: b.vote for j, b in votes.items()} == {
+        "evidence": Vote.PASS,
+        "witness": Vote.ABSTAIN,
+        "peer": Vote.ERROR,
+        "other": Vote.ABSTAIN,
+    }
     assert votes["witness"].reason == "no log"
     assert "feeds none" in votes["other"].reason
     assert {o.cause for o in votes["peer"].outcomes} == {"source_missing"}
@@ -347,11 +394,19 @@ def test_waivers(tmp_path, waiver, p95, go):
 
 
 def test_warnings_never_decide_and_are_shown(tmp_path):
-    rule = {"id": "tight", "metric": "/perf/latency_ms/p50", "op": "<=", "bound": 1, "severity": "warn"}
+    rule = {
+        "id": "tight",
+        "metric": "/perf/latency_ms/p50",
+        "op": "<=",
+        "bound": 1,
+        "severity": "warn",
+    }
     slo = slo_of(tmp_path, latency={"max_p95_ms": 900}, rules=[rule])
     decision = judged(healthy(), [slo])
     assert decision.verdict is Verdict.GO
-    assert {o.id: o.status for o in decision.slos[0].ballots[0].outcomes}["rules.tight"] is Status.FAILED
+    assert {o.id: o.status for o in decision.slos[0].ballots[0].outcomes}[
+        "rules.tight"
+    ] is Status.FAILED
 
 
 @pytest.mark.parametrize(("mode", "verdict"), [("hold", Verdict.HOLD), ("no-go", Verdict.NO_GO)])
@@ -360,7 +415,12 @@ def test_hold_when_too_little_is_known(tmp_path, mode, verdict):
     decision = judged(healthy(), [slo])
     assert (decision.verdict, decision.action) == (verdict, Action.WAIT)
     assert "920,000 more" in decision.reasons[0].message
-    late = slo_of(tmp_path, latency={"max_p95_ms": 900, "min_samples": 10**6}, on_inconclusive=mode, max_wait_sec=60)
+    late = slo_of(
+        tmp_path,
+        latency={"max_p95_ms": 900, "min_samples": 10**6},
+        on_inconclusive=mode,
+        max_wait_sec=60,
+    )
     assert judged(healthy(), [late]).action is Action.ABORT
 
 
@@ -379,3 +439,31 @@ def test_inputs_survive_the_wire():
     again = GateInputs.model_validate_json(inputs.model_dump_json())
     assert decide(again) == decide(inputs)
     assert TARGET == again.target
+
+
+def test_huge_integers_are_no_measurement():
+    slo = next(s for s in SLOS if s.stem == "slo-billing-strict-v2")
+    truth = healthy()["perf"]
+    truth["latency_ms"]["p95"] = 10**400
+    for exact in (True, False):
+        judges = [JudgeInput(id="w", source="log", exact=exact, blocks={"perf": truth})]
+        assert judged(healthy(), [slo], judges=judges).verdict is Verdict.NO_GO
+    blocks = healthy()
+    blocks["budget"]["spent"] = 10**400
+    assert "budget.spent:out_of_range" in {r.code for r in judged(blocks, [slo]).reasons}
+
+
+def test_tampering_is_never_outvoted():
+    slo = next(s for s in SLOS if s.stem == "slo-billing-strict-v2")
+    truth = healthy()["perf"]
+    truth["latency_ms"]["p95"] = 401.0  # within the bound, and not what the evidence says
+    judges = [
+        JudgeInput(id="evidence", source="evidence"),
+        JudgeInput(id="witness", source="log", exact=True, blocks={"perf": truth}),
+        JudgeInput(id="peer", source="log", blocks={"perf": truth}),
+    ]
+    decision = judged(healthy(), [slo], judges=judges)
+    assert decision.slos[0].verdict is Verdict.GO  # two of three pass
+    assert (decision.verdict, decision.action) == (Verdict.NO_GO, Action.ABORT)
+    assert decision.slos[0].dissent == ()
+    assert [(r.code, r.outvoted) for r in decision.reasons] == [("latency.p95:tampered", False)]

@@ -42,7 +42,9 @@ def test_truth_table(n):
     assert seen == set(Verdict)
 
 
-@pytest.mark.parametrize(("votes", "k", "n"), [([Vote.PASS], 1, 2), ([Vote.PASS] * 2, 3, 2), ([], 1, 1)])
+@pytest.mark.parametrize(
+    ("votes", "k", "n"), [([Vote.PASS], 1, 2), ([Vote.PASS] * 2, 3, 2), ([], 1, 1)]
+)
 def test_a_quorum_of_others_is_refused(votes, k, n):
     with pytest.raises(ValueError, match="votes for a quorum"):
         tally(votes, Quorum(k=k, n=n), "no-go")
@@ -63,7 +65,9 @@ def test_vote_is_the_worst_that_counts():
     assert vote_of([good, outcome(Status.FAILED, waived="by me")]) is Vote.PASS
 
 
-@pytest.mark.parametrize("text", ["", "2", "2/", "/3", "3/2", "0/3", "2/3/4", "-1/3", "２/3", "2 / 3", "1/100", "a/b"])
+@pytest.mark.parametrize(
+    "text", ["", "2", "2/", "/3", "3/2", "0/3", "2/3/4", "-1/3", "２/3", "2 / 3", "1/100", "a/b"]
+)
 def test_not_a_quorum(text):
     with pytest.raises(UsageError, match="not a quorum"):
         parse_quorum(text)

@@ -33,7 +33,9 @@ PARTIAL = {
 }
 
 
-@pytest.mark.parametrize("args", [v for k, v in PARTIAL.items() if k != "m"], ids=[k for k in PARTIAL if k != "m"])
+@pytest.mark.parametrize(
+    "args", [v for k, v in PARTIAL.items() if k != "m"], ids=[k for k in PARTIAL if k != "m"]
+)
 @pytest.mark.parametrize("how", MODES, ids=["plain", "xdist"])
 def test_a_part_is_never_go(project, args, how):
     project.write("pytest.ini", "[pytest]\nmarkers = slow_marker: x\n")
@@ -95,7 +97,14 @@ def test_a_hostile_conftest_never_makes_a_go_of_a_bad_release(project, name, how
     assert "action proceed" not in result.stdout
 
 
-@pytest.mark.parametrize("name", [n for n in HOSTILE if n not in {"exit status", "reports pass", "calls pass", "exit in sessionfinish"}])
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        for n in HOSTILE
+        if n not in {"exit status", "reports pass", "calls pass", "exit in sessionfinish"}
+    ],
+)
 @pytest.mark.parametrize("how", MODES, ids=["plain", "xdist"])
 def test_a_hostile_conftest_takes_even_a_good_go_away(project, name, how):
     if name == "run nothing" and how:
@@ -109,7 +118,10 @@ def test_a_hostile_conftest_takes_even_a_good_go_away(project, name, how):
 
 def test_a_crashed_worker_is_never_go(project):
     assert project.pytest("gates/").returncode == 0
-    project.write("gates/conftest.py", "import os\ndef pytest_runtest_call(item):\n    if 'p99' in item.nodeid: os._exit(1)\n")
+    project.write(
+        "gates/conftest.py",
+        "import os\ndef pytest_runtest_call(item):\n    if 'p99' in item.nodeid: os._exit(1)\n",
+    )
     result = project.pytest("gates/", "-n", "2")
     assert result.returncode not in (0, 10)
     assert project.decision is None or project.decision["verdict"] == "NO-GO"

@@ -25,7 +25,9 @@ def test_truth_table(scripted, n, how):
     flags = itertools.cycle(itertools.product((True, False), ("hold", "no-go")))
     for votes in itertools.combinations_with_replacement(LETTERS, n):
         for k in range(1, n + 1):
-            for closed, mode in itertools.product((True, False), ("hold", "no-go")) if n < 3 else [next(flags)]:
+            for closed, mode in (
+                itertools.product((True, False), ("hold", "no-go")) if n < 3 else [next(flags)]
+            ):
                 slos[f"s{len(slos)}"] = {"votes": votes, "k": k, "closed": closed, "mode": mode}
     run = scripted(slos)
     result = run.pytest("gates/", "-q", *how)
@@ -33,7 +35,9 @@ def test_truth_table(scripted, n, how):
     decided = {slo["slo"]: slo for slo in run.decision["slos"]}
     assert len(decided) == len(slos)
     for name, spec in slos.items():
-        assert decided[name]["verdict"] == told(spec["votes"], spec["k"], spec["closed"], spec["mode"]), spec
+        assert decided[name]["verdict"] == told(
+            spec["votes"], spec["k"], spec["closed"], spec["mode"]
+        ), spec
         names = [ballot["vote"][0] for ballot in decided[name]["ballots"]]
         assert names == list(spec["votes"])
 
@@ -41,7 +45,13 @@ def test_truth_table(scripted, n, how):
 @pytest.mark.parametrize("how", MODES, ids=["plain", "xdist"])
 @pytest.mark.parametrize(
     ("votes", "mode", "code", "verdict"),
-    [("ppp", "no-go", 0, "GO"), ("ppf", "no-go", 0, "GO"), ("pea", "no-go", 1, "NO-GO"), ("pia", "hold", 10, "HOLD"), ("pff", "hold", 1, "NO-GO")],
+    [
+        ("ppp", "no-go", 0, "GO"),
+        ("ppf", "no-go", 0, "GO"),
+        ("pea", "no-go", 1, "NO-GO"),
+        ("pia", "hold", 10, "HOLD"),
+        ("pff", "hold", 1, "NO-GO"),
+    ],
 )
 def test_every_report_tells_the_same_story(scripted, how, votes, mode, code, verdict):
     run = scripted({"s": {"votes": votes, "k": 2, "mode": mode}})
@@ -53,7 +63,11 @@ def test_every_report_tells_the_same_story(scripted, how, votes, mode, code, ver
 
     for name in ("own.xml", "var/gate/junit.xml"):
         tree = ElementTree.parse(run.path / name)
-        cases = [c for c in tree.iter("testcase") if (c.get("classname"), c.get("name")) == ("release-gate", "decision")]
+        cases = [
+            c
+            for c in tree.iter("testcase")
+            if (c.get("classname"), c.get("name")) == ("release-gate", "decision")
+        ]
         assert len(cases) == 1, name
         assert (cases[0].find("failure") is not None) is (verdict != "GO"), name
         if verdict == "GO":
@@ -78,7 +92,10 @@ def test_a_failing_vote_shows_its_numbers_and_no_traceback(scripted, how):
 @pytest.mark.parametrize("n", range(1, 6))
 def test_a_missing_vote_is_never_go(scripted, n, how):
     run = scripted({"s": {"votes": "p" * n, "k": 1}})
-    run.write("gates/conftest.py", f"def pytest_collection_modifyitems(items):\n    items[:] = [i for i in items if '@j{n - 1}' not in i.nodeid]\n")
+    run.write(
+        "gates/conftest.py",
+        f"def pytest_collection_modifyitems(items):\n    items[:] = [i for i in items if '@j{n - 1}' not in i.nodeid]\n",
+    )
     result = run.pytest("gates/", *how)
     assert result.returncode == 1, result.stdout
     assert run.decision is None
@@ -90,7 +107,11 @@ def test_source_that_raises_or_has_nothing(project, scripted):
     run = scripted({"s": {"votes": "ppp", "k": 1}})
     votes = {"s_rate": "p"}
     run.gate(
-        judges=[("a", "scripted", {"votes": votes}), ("b", "scripted", {"votes": "raise"}), ("c", "scripted", {"votes": "absent"})],
+        judges=[
+            ("a", "scripted", {"votes": votes}),
+            ("b", "scripted", {"votes": "raise"}),
+            ("c", "scripted", {"votes": "absent"}),
+        ],
         slos=["s"],
     )
     result = run.pytest("gates/")
