@@ -1,0 +1,1 @@
+"""Policy files → rules: schema, compiler, lint, and the rules in words."""
