@@ -1,0 +1,1 @@
+"""One decision model → what people read: terminal, JUnit, pull-request comment, GitHub Actions."""
