@@ -72,14 +72,18 @@ class GateRun:
         self._subjects: dict[str, Subject] = {}
         self._held: list[list[pytest.TestReport]] = []
         self._decision: Decision | None = None
-        if not worker:
+
+    def _is_a_gate(self) -> None:
+        """This run has gates: an earlier decision ends here, whatever becomes of this one."""
+        if not self._has_gates:
+            self._has_gates = True
             withdraw(self._folder)
 
     # What is judged
 
     def begin(self) -> None:
         """Gather before anything is collected, so that unusable input is one line and exit 4."""
-        self._has_gates = True
+        self._is_a_gate()
         try:
             self.found  # noqa: B018 - gathers, and decides
         except DecisionOSError as fault:
@@ -156,7 +160,7 @@ class GateRun:
 
         The product of what is taken: ``<slo>::<rule>@<judge>`` where all three are.
         """
-        self._has_gates = True
+        self._is_a_gate()
         try:
             return self._parameters(taken)
         except DecisionOSError as fault:
@@ -286,7 +290,7 @@ class GateRun:
         handed = getattr(node, "workeroutput", {}).get(WIRE)
         if not handed:
             return
-        self._has_gates = True
+        self._is_a_gate()
         sent = json.loads(handed)
         self._expected.update(sent["expected"])
         from_data = self._config.hook.pytest_report_from_serializable

@@ -51,7 +51,8 @@ def _reason(
     )
     made = Reason(
         code=code,
-        label=speaker.label or labels.label_of(code),
+        # A rule's own label is for its violation; that it could not be judged is another matter.
+        label=(speaker.status is Status.FAILED and speaker.label) or labels.label_of(code),
         judges=tuple(dict.fromkeys(judge for judge, _, _, _ in said if judge)),
         slos=tuple(dict.fromkeys(slo for _, slo, _, _ in said if slo)),
         message=speaker.message,

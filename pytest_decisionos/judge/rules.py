@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.judge.evaluate import evaluate
 from pytest_decisionos.judge.view import View
 from pytest_decisionos.model import strict_json
-from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.model.outcome import Outcome, Status, quantity
 from pytest_decisionos.model.policy import Group, Rule, Waiver
 from pytest_decisionos.model.strict_json import MISSING
+from pytest_decisionos.slo.waivers import waiver_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from pytest_decisionos.judge.decide import GatedSlo, JudgeInput
 
 MAX_GROUPS = 1000
 """Groups of one dimension that are judged one by one; the harvest writes at most 101."""
-MAX_WAIVER_DAYS = 14
 
 
 def expand(rules: Sequence[Rule], sealed: View) -> list[Rule]:
@@ -213,20 +212,6 @@ def waive(outcomes: list[Outcome], waivers: Sequence[Waiver], now: datetime) -> 
         else:
             made.append(outcome)
     return made
-
-
-def waiver_fault(waiver: Waiver, now: datetime) -> str | None:
-    """Why a waiver does not count; None if it does."""
-    # A date without a time means that whole day, UTC.
-    text = waiver.expires
-    expires = parse_time(f"{text}T23:59:59Z" if len(text) == 10 else text)
-    if expires is None:
-        return "its date cannot be read (ISO-8601 with an offset, or YYYY-MM-DD)"
-    if expires <= now:
-        return "it has expired"
-    if expires - now > timedelta(days=MAX_WAIVER_DAYS):
-        return f"it runs for more than {MAX_WAIVER_DAYS} days"
-    return None
 
 
 def note_waivers(slos: Iterable[GatedSlo], now: datetime) -> list[str]:
