@@ -75,7 +75,7 @@ class Jury:
         self._views = {
             j.id: View(
                 overlay(blocks, j.blocks),
-                source=f"judge {j.id}'s log",
+                source=f"judge {j.id}'s own numbers",
                 integrity=integrity,
                 now=now,
             )

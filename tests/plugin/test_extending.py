@@ -11,12 +11,10 @@ import pytest
 from pytest_decisionos.testing import healthy
 
 PAGE = Path(__file__).parents[2] / "docs/extending.md"
-FILES = {
-    name: body
-    for name, body in re.findall(
-        r"^```\w+\n# (\S+\.(?:py|toml|yaml))\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S
-    )
-}  # fmt: skip
+NAMED_BLOCK = re.compile(
+    r"^```\w+\n# (\S+\.(?:py|toml|yaml))\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+FILES = dict(NAMED_BLOCK.findall(PAGE.read_text(encoding="utf-8")))
 QUORUM = ("judge", "quorum", "--slo", "configs/slo/slo-checkout.yaml", "--quorum", "2/2", "--json")
 
 
@@ -125,7 +123,7 @@ def test_the_judge_votes_by_what_its_source_saw(example):
         ("error.error_rate:over", ["probes"])
     ]
     assert "4 %" in text
-    assert (example.path / "var/gate/news.txt").read_text().endswith("NO-GO wait\n")
+    assert (example.path / "var/gate/news.txt").read_text().endswith("NO-GO abort\n")
 
 
 def test_a_source_with_nothing_to_look_at_abstains(example):
