@@ -158,8 +158,6 @@ def read_bytes(
             data = stream.read(max_bytes + 1)
     except OSError as fault:
         raise error(f"cannot be read: {fault.strerror}", file=path, next_step=next_step) from None
-    except ValueError:  # an embedded null character in the name
-        raise error("not a file name", file=path) from None
     if len(data) > max_bytes:
         raise error("too large", file=path, expected=f"at most {max_bytes:,} bytes")
     return data
