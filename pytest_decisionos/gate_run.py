@@ -32,7 +32,6 @@ from pytest_decisionos.gate_tests import Check, GateFailure, Judge
 from pytest_decisionos.hookspecs import plugins
 from pytest_decisionos.judge.decide import GateInputs, decide
 from pytest_decisionos.judge.fold import TestReport, fold
-from pytest_decisionos.judge.gate import load_gate
 from pytest_decisionos.judge.gather import gather
 from pytest_decisionos.judge.rules import expand
 from pytest_decisionos.judge.view import View
@@ -97,7 +96,7 @@ class GateRun:
             return GateInputs.model_validate_json(handed)
         request = request_of(self._config)
         inputs = gather(request)
-        checks = load_gate(request.gate).phase(request.phase).check_list()
+        checks = request.loaded_gate.phase(request.phase).check_list()
         return with_checks(inputs, checks, request.root)
 
     @cached_property

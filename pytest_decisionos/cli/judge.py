@@ -10,7 +10,6 @@ import click
 from pytest_decisionos.checks.run import with_checks
 from pytest_decisionos.errors import ExitCode
 from pytest_decisionos.judge.decide import decide
-from pytest_decisionos.judge.gate import load_gate
 from pytest_decisionos.judge.gather import Request, gather
 from pytest_decisionos.model.decision import Verdict
 from pytest_decisionos.settings import from_environment, split
@@ -80,7 +79,7 @@ def quorum(  # noqa: PLR0917 - click passes each option by name
         judges=tuple(split(settings.judges if judges is None else judges)),
         quorum=settings.quorum if k_of_n is None else k_of_n,
     )
-    checks = load_gate(request.gate).phase(request.phase).check_list()
+    checks = request.loaded_gate.phase(request.phase).check_list()
     decision = decide(with_checks(gather(request), checks, request.root))
     if as_json:
         click.echo(decision.model_dump_json(indent=2))

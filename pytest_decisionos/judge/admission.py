@@ -1,5 +1,8 @@
 """Whether the evidence may be judged at all: whole, unchanged, fresh, and about this target.
 
+And whether it left out of its logs only what gate.yaml allows: a judge that recomputes a log does
+it as the evidence says, so a filter too many would hide the same rows from everyone.
+
 These are conditions on the document itself, so they belong to the decision: nobody votes on them
 and nothing waives them.
 """
@@ -13,6 +16,7 @@ from pydantic import ValidationError
 
 from pytest_decisionos.errors import shown
 from pytest_decisionos.evidence.digest import digest
+from pytest_decisionos.harvest.options import DEFAULT_FILTERS
 from pytest_decisionos.judge.evaluate import evaluate
 from pytest_decisionos.judge.view import View
 from pytest_decisionos.model.outcome import Outcome, Status
@@ -23,7 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-IDS = ("evidence.integrity", "evidence.freshness", "evidence.blocks", "evidence.target")
+    from pytest_decisionos.judge.gate import HarvestLimits
+
+IDS = (
+    "evidence.integrity",
+    "evidence.freshness",
+    "evidence.blocks",
+    "evidence.target",
+    "evidence.harvest",
+)
 
 
 def integrity_fault(blocks: Mapping[str, Any], source: str) -> tuple[str, str] | None:
@@ -56,9 +68,10 @@ def admission(
     target: Target,
     max_age_sec: float,
     require_blocks: Sequence[str],
+    harvest: HarvestLimits,
     now: datetime,
 ) -> list[Outcome]:
-    """The four conditions, in the order of ``IDS``."""
+    """The conditions, in the order of ``IDS``."""
     age = Rule(
         id="evidence.freshness",
         kind="age",
@@ -73,6 +86,7 @@ def admission(
         evaluate(age, View(blocks, source=source, integrity=integrity, now=now)),
         _blocks(blocks, source, require_blocks),
         _target(blocks, source, target),
+        _harvest(blocks, source, harvest),
     ]
 
 
@@ -147,3 +161,41 @@ def _target(blocks: Mapping[str, Any], source: str, target: Target) -> Outcome:
         message=f"{source} is about {target}",
         source=source,
     )
+
+
+def _harvest(blocks: Mapping[str, Any], source: str, limits: HarvestLimits) -> Outcome:
+    def say(status: Status, cause: str | None, message: str) -> Outcome:
+        return Outcome(
+            id="evidence.harvest", status=status, cause=cause, message=message, source=source
+        )
+
+    witness = blocks.get("witness")
+    stated = witness if isinstance(witness, dict) else {}
+    sources, options = stated.get("sources", []), stated.get("harvest", {})
+    if (
+        not isinstance(options, dict)
+        or not isinstance(sources, list)
+        or not all(isinstance(s, dict) for s in sources)
+    ):
+        return say(Status.ERROR, "wrong_type", f"/witness does not say how {source} was harvested")
+    filters = options.get("filters", [])
+    listed = [s.get("filters", []) for s in sources]
+    if not isinstance(filters, list) or not all(isinstance(one, list) for one in listed):
+        return say(
+            Status.ERROR, "wrong_type", f"/witness does not say what was filtered out of {source}"
+        )
+    texts = [
+        *filters,
+        *(f.get("text") if isinstance(f, dict) else f for one in listed for f in one),
+    ]
+    foreign = [text for text in texts if text not in (*DEFAULT_FILTERS, *limits.filters)]
+    if foreign:
+        message = f"{source} leaves out {shown(foreign[0], 80)}, which gate.yaml does not list under harvest.filters"
+        return say(Status.ERROR, "not_allowed", message)
+    for log in sources:
+        bad = log.get("bad_rows", 0)
+        if isinstance(bad, bool) or not isinstance(bad, int) or not 0 <= bad <= limits.max_bad_rows:
+            name, rows = shown(log.get("name"), 60), shown(bad, 20)
+            message = f"{name} of {source} has {rows} unreadable rows, and {limits.max_bad_rows} are allowed"
+            return say(Status.ERROR, "over", message)
+    return say(Status.SUCCESSFUL, None, f"{source} leaves out only what may be left out")

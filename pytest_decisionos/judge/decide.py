@@ -15,7 +15,7 @@ from pydantic import Field
 import pytest_decisionos
 from pytest_decisionos.evidence.digest import digest
 from pytest_decisionos.judge.admission import admission, integrity_fault
-from pytest_decisionos.judge.gate import LabelFile
+from pytest_decisionos.judge.gate import HarvestLimits, LabelFile
 from pytest_decisionos.judge.quorum import must_abort, tally, vote_of
 from pytest_decisionos.judge.reasons import is_tampering, reasons
 from pytest_decisionos.judge.rules import Jury, expand, note_waivers, waive
@@ -76,6 +76,7 @@ class GateInputs(Frozen):
         blocks: the evidence's value.
         max_evidence_age_sec: how old the evidence may be.
         require_blocks: the blocks it must have.
+        harvest: what it may leave out of its logs.
         slos: what is judged.
         judges: who judges.
         checks: outcomes of the phase's checks.
@@ -91,6 +92,7 @@ class GateInputs(Frozen):
     blocks: dict[str, Any]
     max_evidence_age_sec: float
     require_blocks: tuple[str, ...]
+    harvest: HarvestLimits = HarvestLimits()
     slos: tuple[GatedSlo, ...]
     judges: tuple[JudgeInput, ...]
     checks: tuple[Outcome, ...] = ()
@@ -116,6 +118,7 @@ def decide(inputs: GateInputs) -> Decision:
         target=inputs.target,
         max_age_sec=inputs.max_evidence_age_sec,
         require_blocks=inputs.require_blocks,
+        harvest=inputs.harvest,
         now=inputs.now,
     )
     jury = Jury(inputs.blocks, inputs.evidence.file, inputs.judges, fault, inputs.now)

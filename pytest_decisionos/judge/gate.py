@@ -81,6 +81,19 @@ DEFAULT_JUDGES = (
 )
 
 
+class HarvestLimits(Frozen):
+    """What evidence may leave out of a log.
+
+    Attributes:
+        filters: ``COLUMN=GLOB`` texts allowed beside the ones that leave out health checks and
+            mirrored requests.
+        max_bad_rows: unreadable rows tolerated in each log.
+    """
+
+    filters: Annotated[tuple[FileName, ...], Field(max_length=100)] = ()
+    max_bad_rows: Annotated[int, Field(strict=True, ge=0, le=100_000)] = 0
+
+
 class GateFile(Frozen):
     """A whole gate.yaml."""
 
@@ -89,6 +102,7 @@ class GateFile(Frozen):
     max_evidence_age_sec: Annotated[
         float, Field(strict=True, gt=0, le=7 * 86_400, allow_inf_nan=False)
     ] = 900.0
+    harvest: HarvestLimits = HarvestLimits()
     quorum: KofN | None = None
     judges: Annotated[tuple[JudgeConfig, ...], Field(min_length=1, max_length=99)] = DEFAULT_JUDGES
     phases: Annotated[

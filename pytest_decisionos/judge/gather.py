@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.errors import DecisionOSError, UsageError, shown
@@ -61,6 +62,15 @@ class Request:
         """The evidence document that is judged."""
         return self.evidence or self.root / "evidence" / "latest.json"
 
+    @cached_property
+    def loaded_gate(self) -> Gate:
+        """gate.yaml, read once: whoever asks during one judging sees the same file.
+
+        Raises:
+            PolicyError: it cannot be used.
+        """
+        return load_gate(self.gate)
+
 
 def gather(request: Request) -> GateInputs:
     """Read everything that the decision needs, and let each judge compute its own numbers.
@@ -70,7 +80,7 @@ def gather(request: Request) -> GateInputs:
             options contradict the gate. A judge whose source fails is in error, by name, and
             raises nothing.
     """
-    gate = load_gate(request.gate)
+    gate = request.loaded_gate
     phase = gate.phase(request.phase)
     judges = [*gate.spec.judges, *_added_judges()]
     _check_judges(request, judges, gate)
@@ -86,6 +96,7 @@ def gather(request: Request) -> GateInputs:
         blocks=evidence.blocks,
         max_evidence_age_sec=gate.spec.max_evidence_age_sec,
         require_blocks=phase.require_blocks,
+        harvest=gate.spec.harvest,
         slos=tuple(slos),
         judges=tuple(_ask(judge, request, evidence.blocks, limits=limits) for judge in judges),
         labels=labels,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Never
 
 from pytest_decisionos.errors import UnusableInputError, shown
@@ -188,9 +189,10 @@ def at(document: object, pointer: str) -> Any:
     return value
 
 
-def tokens(pointer: str) -> list[str]:
+@lru_cache(maxsize=4096)  # every rule of every judge asks for the same few
+def tokens(pointer: str) -> tuple[str, ...]:
     """The unescaped reference tokens of a JSON Pointer (RFC 6901 §4)."""
-    return [t.replace("~1", "/").replace("~0", "~") for t in pointer.split("/")[1:]]
+    return tuple(t.replace("~1", "/").replace("~0", "~") for t in pointer.split("/")[1:])
 
 
 def block_of(pointer: str) -> str:

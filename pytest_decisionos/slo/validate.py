@@ -56,10 +56,10 @@ def validate(model: type[Model], document: object, file: Path, data: bytes) -> M
         PolicyError: the first fault, with its path, line and, for an unknown field, the nearest
             known name.
     """
-    found = faults(model, document, file, data)
-    if found:
-        raise found[0]
-    return model.model_validate(document)
+    try:
+        return model.model_validate(document)
+    except ValidationError:
+        raise faults(model, document, file, data)[0] from None
 
 
 def _as_error(

@@ -467,3 +467,40 @@ def test_tampering_is_never_outvoted():
     assert (decision.verdict, decision.action) == (Verdict.NO_GO, Action.ABORT)
     assert decision.slos[0].dissent == ()
     assert [(r.code, r.outvoted) for r in decision.reasons] == [("latency.p95:tampered", False)]
+
+
+@pytest.mark.parametrize(
+    ("witness", "cause"),
+    [
+        ({"harvest": {"filters": ["route=/healthz", "variant=mirror"]}}, None),
+        ({"harvest": {"filters": ["route=/v1/*"]}}, "not_allowed"),
+        ({"harvest": {"filters": ["route=/internal/*"]}}, None),
+        ({"harvest": {"filters": "route=/healthz"}}, "wrong_type"),
+        ({"harvest": []}, "wrong_type"),
+        (
+            {
+                "sources": [
+                    {"role": "reqlog", "name": "a", "filters": [{"text": "tenant=*", "rows": 0}]}
+                ]
+            },
+            "not_allowed",
+        ),
+        ({"sources": [{"role": "reqlog", "name": "a", "filters": [3]}]}, "not_allowed"),
+        ({"sources": [{"role": "reqlog", "name": "a", "filters": {}}]}, "wrong_type"),
+        ({"sources": [{"role": "reqlog", "name": "a", "bad_rows": 2}]}, None),
+        ({"sources": [{"role": "reqlog", "name": "a", "bad_rows": 3}]}, "over"),
+        ({"sources": [{"role": "reqlog", "name": "a", "bad_rows": -1}]}, "over"),
+        ({"sources": [{"role": "reqlog", "name": "a", "bad_rows": "0"}]}, "over"),
+        ({"sources": ["a"]}, "wrong_type"),
+        ({"sources": {}}, "wrong_type"),
+    ],
+)
+def test_evidence_leaves_out_only_what_the_gate_allows(witness, cause):
+    from pytest_decisionos.judge.gate import HarvestLimits
+
+    blocks = healthy()
+    blocks["witness"] |= witness
+    limits = HarvestLimits(filters=("route=/internal/*",), max_bad_rows=2)
+    inputs = gate_inputs(sealed(blocks), SLOS, k=1).model_copy(update={"harvest": limits})
+    found = {check.id: check.cause for check in decide(inputs).checks}
+    assert found["evidence.harvest"] == cause

@@ -134,7 +134,7 @@ def test_ids_are_the_designs(project):
     result = project.pytest("gates/", "--collect-only", "-q")
     listed = [line for line in result.stdout.splitlines() if line.startswith("gates/")]
     assert listed == [
-        *(f"gates/test_evidence.py::test_evidence[evidence.{name}]" for name in ("integrity", "freshness", "blocks", "target")),
+        *(f"gates/test_evidence.py::test_evidence[evidence.{name}]" for name in ("integrity", "freshness", "blocks", "target", "harvest")),
         "gates/test_slo.py::test_rule[slo-own::budget.levels@evidence]",
         "gates/test_slo.py::test_rule[slo-own::latency.p95@evidence]",
         "gates/test_slo.py::test_rule[slo-own::latency.p99@evidence]",
