@@ -38,7 +38,7 @@ from pytest_decisionos.judge.view import View
 from pytest_decisionos.model.decision import Verdict
 from pytest_decisionos.model.evidence import Evidence
 from pytest_decisionos.plugin import OURS, request_of, root_of
-from pytest_decisionos.report.github import report_github
+from pytest_decisionos.report.github import report_github, run_url
 from pytest_decisionos.report.publish import publish, withdraw
 from pytest_decisionos.report.terminal import summary_lines
 
@@ -82,8 +82,8 @@ class GateRun:
 
     def begin(self) -> None:
         """Gather before anything is collected, so that unusable input is one line and exit 4."""
-        self._is_a_gate()
         try:
+            self._is_a_gate()
             self.found  # noqa: B018 - gathers, and decides
         except DecisionOSError as fault:
             raise pytest.UsageError(str(fault)) from None
@@ -159,8 +159,8 @@ class GateRun:
 
         The product of what is taken: ``<slo>::<rule>@<judge>`` where all three are.
         """
-        self._is_a_gate()
         try:
+            self._is_a_gate()
             return self._parameters(taken)
         except DecisionOSError as fault:
             raise pytest.Collector.CollectError(str(fault)) from None
@@ -383,7 +383,16 @@ class GateRun:
             decision = self._decided([f"pytest ended with exit status {status}"])
         if decision is None:
             return status or int(pytest.ExitCode.TESTS_FAILED)
-        publish(decision, self._folder, write_decision=not decision.partial)
+        try:
+            publish(
+                decision,
+                self._folder,
+                write_decision=not decision.partial,
+                evidence_url=run_url(os.environ),
+            )
+        except DecisionOSError as fault:
+            sys.stderr.write(f"ERROR: {fault}\n")
+            return status or int(pytest.ExitCode.USAGE_ERROR)
         self._report(decision)
         if decision.verdict is Verdict.GO:
             return 0

@@ -116,9 +116,13 @@ def run_of(config: pytest.Config) -> GateRun:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     """Take an earlier decision away before any code of the checkout runs."""
     if names_gates(early_config):
-        from pytest_decisionos.gate_run import withdraw
+        from pytest_decisionos.errors import DecisionOSError
+        from pytest_decisionos.report.publish import withdraw
 
-        withdraw(root_of(early_config) / "gate")
+        try:
+            withdraw(root_of(early_config) / "gate")
+        except DecisionOSError as fault:
+            raise pytest.UsageError(str(fault)) from None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -108,6 +108,13 @@ def report_github(decision: Decision, environ: Mapping[str, str]) -> list[str]:
     return [*annotations(decision)[: MAX_ANNOTATIONS - len(faults)], *faults]
 
 
+def run_url(environ: Mapping[str, str]) -> str | None:
+    """The page of this workflow run, whose artifacts hold the evidence; None elsewhere."""
+    parts = [environ.get(f"GITHUB_{name}") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
+    server, repository, run = parts
+    return f"{server}/{repository}/actions/runs/{run}" if server and repository and run else None
+
+
 def _append(path: Path, data: bytes, limit: int) -> None:
     """Append ``data`` in one write, unless the file would grow beyond ``limit`` bytes."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK  # never wait for a pipe's reader

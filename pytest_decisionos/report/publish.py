@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 DECISION, JUNIT, COMMENT = "decision.json", "junit.xml", "comment.md"
 
 
-def publish(decision: Decision, folder: Path, *, write_decision: bool) -> list[Path]:
+def publish(
+    decision: Decision, folder: Path, *, write_decision: bool, evidence_url: str | None = None
+) -> list[Path]:
     """Write the files of ``decision`` into ``folder``, each whole or not at all.
 
     An earlier ``decision.json`` goes first and the new one comes last: whatever fails on the way,
@@ -29,6 +31,7 @@ def publish(decision: Decision, folder: Path, *, write_decision: bool) -> list[P
         decision: what to write.
         folder: made if it is missing.
         write_decision: whether to write ``decision.json``; a partial run writes none.
+        evidence_url: where a reader of the comment finds the evidence, if it can be reached.
 
     Returns:
         The files written.
@@ -37,7 +40,10 @@ def publish(decision: Decision, folder: Path, *, write_decision: bool) -> list[P
         UsageError: a file cannot be written or removed.
     """
     _remove(folder / DECISION)
-    files = {JUNIT: junit_xml(decision), COMMENT: comment_markdown(decision).encode()}
+    files = {
+        JUNIT: junit_xml(decision),
+        COMMENT: comment_markdown(decision, evidence_url=evidence_url).encode(),
+    }
     if write_decision:
         files[DECISION] = decision_json(decision)
     for name, data in files.items():

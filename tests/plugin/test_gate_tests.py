@@ -353,3 +353,31 @@ def test_evidence_text_cannot_speak_to_ci(project, how):
         assert "##[command]" not in line
         assert "\x1b[31m" not in line.replace("\x1b[31mF", "").replace("\x1b[31mE", "")
     ElementTree.parse(project.path / "var/gate/junit.xml")
+
+
+def test_a_decision_that_cannot_be_written_is_no_go(project):
+    project.write("var/gate", "a file where the folder should be")
+    result = project.pytest("gates/")
+    assert result.returncode == 4
+    assert "ERROR: " in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_an_old_decision_that_cannot_be_removed_is_no_go(project):
+    (project.path / "var/gate/decision.json").mkdir(parents=True)
+    result = project.pytest("gates/")
+    assert result.returncode == 4
+    assert len(result.stderr.split("\n")) <= 3
+
+
+def test_the_comment_links_the_run(project):
+    env = {
+        "GITHUB_SERVER_URL": "https://github.example",
+        "GITHUB_REPOSITORY": "o/r",
+        "GITHUB_RUN_ID": "42",
+    }
+    assert project.pytest("gates/", **env).returncode == 0
+    assert (
+        "https://github.example/o/r/actions/runs/42"
+        in (project.path / "var/gate/comment.md").read_text()
+    )
