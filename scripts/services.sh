@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Install the Debian packages whose programs the tests run for real. With root, or through sudo.
+set -euo pipefail
+
+# program:package
+needed=(git:git shellcheck:shellcheck)
+
+missing=()
+for entry in "${needed[@]}"; do
+  command -v "${entry%%:*}" >/dev/null 2>&1 || missing+=("${entry##*:}")
+done
+if [ "${#missing[@]}" -eq 0 ]; then
+  echo "services: everything is installed"
+  exit 0
+fi
+
+if ! command -v apt-get >/dev/null 2>&1; then
+  if [ "$(uname -s)" = Darwin ]; then
+    echo "services: missing ${missing[*]} → brew install ${missing[*]}" >&2
+  else
+    echo "services: missing ${missing[*]}, and there is no apt-get → install them with your package manager" >&2
+  fi
+  exit 1
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null 2>&1; then
+    echo "services: missing ${missing[*]} → as root: apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+echo "services: installing ${missing[*]}"
+apt() { ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" </dev/null; }
+apt update
+apt install --yes --no-install-recommends "${missing[@]}"
