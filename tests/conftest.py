@@ -22,6 +22,13 @@ SLO = {
 }
 
 
+def pytest_collection_modifyitems(items):
+    """Whatever runs pytest or dosctl as a process takes long: `make unit` leaves it out."""
+    for item in items:
+        if "project" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch):
     for name in list(os.environ):
