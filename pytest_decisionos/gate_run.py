@@ -411,6 +411,8 @@ class GateRun:
                         for name in plugin.argnames
                     )
                 )
-            except Exception as fault:  # noqa: BLE001 - another package's reporter must not change the story
+            except KeyboardInterrupt:
+                raise
+            except BaseException as fault:  # noqa: BLE001 - another package's reporter must not change the story
                 told = shown(repr(fault), 200)
                 sys.stderr.write(f"warning: reporter {plugin.plugin_name} raised {told}\n")

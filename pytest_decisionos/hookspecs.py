@@ -11,13 +11,17 @@ for ``pytest gates/``, ``dosctl judge quorum`` and the signer. See docs/extendin
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pluggy
 
+from pytest_decisionos.errors import DecisionOSError, UsageError, shown
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
@@ -92,9 +96,56 @@ class Specs:
 
 @cache
 def plugins() -> pluggy.PluginManager:
-    """The manager with every installed package of the entry point group ``decisionos``."""
+    """The manager with every installed package of the entry point group ``decisionos``.
+
+    Raises:
+        UsageError: one cannot be loaded, or implements a hook that there is not.
+    """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Specs)
-    manager.load_setuptools_entrypoints(PROJECT)
-    manager.check_pending()
+    with _in_words("an installed package of the entry point group decisionos cannot be loaded"):
+        manager.load_setuptools_entrypoints(PROJECT)
+        manager.check_pending()
     return manager
+
+
+def answers(hook: str) -> Iterator[tuple[str, Any]]:
+    """Each installed package's name, and what its ``hook``, which takes nothing, gives.
+
+    Raises:
+        UsageError: a package cannot be loaded, or its hook fails.
+    """
+    for implementation in getattr(plugins().hook, hook).get_hookimpls():
+        with _in_words(f"{hook} of {implementation.plugin_name} fails"):
+            answer = implementation.function()
+        yield implementation.plugin_name, answer
+
+
+def added(hook: str) -> dict[str, Callable[[Any], Any]]:
+    """What installed packages answer to ``decisionos_sources`` or ``decisionos_checks``, by name.
+
+    Raises:
+        UsageError: a package cannot be loaded, its hook fails or gives something else, or two
+            packages add one name.
+    """
+    made: dict[str, Callable[[Any], Any]] = {}
+    for who, answer in answers(hook):
+        if not isinstance(answer, Mapping) or not all(map(callable, answer.values())):
+            expected = "a mapping of names to functions"
+            raise UsageError(f"{hook} of {who} is wrong", found=answer, expected=expected)
+        if twice := made.keys() & answer.keys():
+            raise UsageError(f"{who} adds a name that is taken", field=hook, found=min(twice))
+        made.update(answer)
+    return made
+
+
+@contextlib.contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    """Another package's exception as one line of ours, also one that would end the process."""
+    try:
+        yield
+    except (DecisionOSError, KeyboardInterrupt):
+        raise
+    except BaseException as fault:  # noqa: BLE001 - SystemExit(0) would look like a GO
+        why = f"{type(fault).__name__}: {shown(str(fault), 200)}"
+        raise UsageError(what, found=why, next_step="mend it, or uninstall it") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.errors import UsageError, shown
-from pytest_decisionos.hookspecs import CheckRequest, plugins
+from pytest_decisionos.hookspecs import CheckRequest, added
 from pytest_decisionos.model.outcome import Outcome, Status
 
 if TYPE_CHECKING:
@@ -22,9 +22,7 @@ def with_checks(inputs: GateInputs, checks: Sequence[CheckConfig], root: Path) -
     Raises:
         UsageError: no installed package adds a check of that name.
     """
-    known: dict[str, Callable[[CheckRequest], Outcome]] = {
-        name: check for named in plugins().hook.decisionos_checks() for name, check in named.items()
-    }
+    known = added("decisionos_checks")
     outcomes: list[Outcome] = []
     for check in checks:
         if check.name not in known:
@@ -43,7 +41,9 @@ def with_checks(inputs: GateInputs, checks: Sequence[CheckConfig], root: Path) -
 def _run(check_id: str, check: Callable[[CheckRequest], Any], request: CheckRequest) -> Outcome:
     try:
         outcome = check(request)
-    except Exception as fault:  # noqa: BLE001 - another package's code; whatever it raises is an error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:  # noqa: BLE001 - another package's code; even SystemExit is an error
         message = f"raised {type(fault).__name__}: {shown(str(fault), 200)}"
         return Outcome(id=check_id, status=Status.ERROR, cause="raised", message=message)
     if not isinstance(outcome, Outcome):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.errors import DecisionOSError, UsageError, shown
-from pytest_decisionos.hookspecs import SourceRequest, plugins
+from pytest_decisionos.hookspecs import SourceRequest, added, answers
 from pytest_decisionos.judge.decide import GatedSlo, GateInputs, JudgeInput
 from pytest_decisionos.judge.gate import (
     Gate,
@@ -18,6 +19,7 @@ from pytest_decisionos.judge.gate import (
     parse_quorum,
     strictest,
 )
+from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.decision import InputFile
 from pytest_decisionos.model.evidence import read_evidence
 from pytest_decisionos.model.policy import Quorum
@@ -106,7 +108,13 @@ def gather(request: Request) -> GateInputs:
 
 
 def _added_judges() -> list[JudgeConfig]:
-    return [judge for listed in plugins().hook.decisionos_judges() for judge in listed]
+    made: list[JudgeConfig] = []
+    for who, answer in answers("decisionos_judges"):
+        if not isinstance(answer, list) or not all(isinstance(j, JudgeConfig) for j in answer):
+            what = f"decisionos_judges of {who} is wrong"
+            raise UsageError(what, found=answer, expected="a list of JudgeConfig")
+        made += answer
+    return made
 
 
 def _check_judges(request: Request, judges: Sequence[JudgeConfig], gate: Gate) -> None:
@@ -119,7 +127,7 @@ def _check_judges(request: Request, judges: Sequence[JudgeConfig], gate: Gate) -
             raise UsageError(
                 "no such judge", file=gate.file, field="judges", found=name, expected=", ".join(ids)
             )
-    known = {"evidence", "log", *_sources()}
+    known = {"evidence", "log", *added("decisionos_sources")}
     for judge in judges:
         if judge.source not in known:
             raise UsageError(
@@ -129,14 +137,6 @@ def _check_judges(request: Request, judges: Sequence[JudgeConfig], gate: Gate) -
                 found=judge.source,
                 expected=", ".join(sorted(known)),
             )
-
-
-def _sources() -> dict[str, Any]:
-    return {
-        name: source
-        for named in plugins().hook.decisionos_sources()
-        for name, source in named.items()
-    }
 
 
 def _slos(request: Request, gate: Gate, judges: int) -> list[GatedSlo]:
@@ -203,9 +203,14 @@ def _ask(
     if judge.source == "log":
         return _ask_log(judge, request, blocks, limits=limits)
     try:
-        own = _sources()[judge.source](SourceRequest(judge.id, judge.params, request.root, blocks))
-        made = JudgeInput(id=judge.id, source=judge.source, blocks=own or {})
-    except Exception as fault:  # noqa: BLE001 - another package's code; whatever it raises is an error vote
+        ask = added("decisionos_sources")[judge.source]
+        own = ask(SourceRequest(judge.id, judge.params, request.root, blocks))
+        # Read as strictly as the evidence: what is no JSON value would not reach every worker.
+        own = own if own is None else strict_json.loads(json.dumps(own).encode())
+        made = JudgeInput(id=judge.id, source=judge.source, blocks={} if own is None else own)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:  # noqa: BLE001 - another package's code; even SystemExit is an error vote
         reason = (
             f"its source {judge.source} raised {type(fault).__name__}: {shown(str(fault), 200)}"
         )

@@ -2,12 +2,15 @@
 
 import json
 import re
+import sys
 import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pytest_decisionos.cli.main import cli, run
+from pytest_decisionos.hookspecs import plugins
 from pytest_decisionos.testing import healthy
 
 PAGE = Path(__file__).parents[2] / "docs/extending.md"
@@ -176,6 +179,93 @@ def test_a_reporter_that_raises_is_told_and_changes_nothing(example):
     assert "reporter our-probes raised" in result.stderr
     assert "IsADirectoryError" in result.stderr
     assert example.decision["verdict"] == "GO"
+
+
+HOOK = "from pytest_decisionos.hookspecs import hookimpl\n@hookimpl\n"
+BROKEN = {
+    "no import": ("import nothing_of_that_name\n", "nothing_of_that_name"),
+    "ends the process": ("raise SystemExit(0)\n", "SystemExit"),
+    "unknown hook": (f"{HOOK}def decisionos_jury():\n    pass\n", "decisionos_jury"),
+    "judges raise": (f"{HOOK}def decisionos_judges():\n    raise SystemExit(0)\n", "SystemExit"),
+    "no judges": (f"{HOOK}def decisionos_judges():\n    return ['me']\n", "JudgeConfig"),
+    "sources raise": (f"{HOOK}def decisionos_sources():\n    1 / 0\n", "ZeroDivisionError"),
+    "no sources": (f"{HOOK}def decisionos_sources():\n    return ['me']\n", "a mapping"),
+    "checks raise": (f"{HOOK}def decisionos_checks():\n    1 / 0\n", "ZeroDivisionError"),
+    "no function": (f"{HOOK}def decisionos_checks():\n    return {{'x': 1}}\n", "functions"),
+    "name twice": (f"{HOOK}def decisionos_checks():\n    return {{'no-freeze': print}}\n", "taken"),
+}
+
+
+def install_another(project, text):
+    info = "another-1.dist-info"
+    project.write("another.py", text)
+    project.write(f"{info}/METADATA", "Metadata-Version: 2.1\nName: another\nVersion: 1\n")
+    project.write(f"{info}/entry_points.txt", "[decisionos]\nanother = another\n")
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_package_ends_the_run_in_one_line(example, name, monkeypatch, capsys):
+    text, said = BROKEN[name]
+    install_another(example, text)
+    monkeypatch.chdir(example.path)
+    monkeypatch.syspath_prepend(example.path)
+    monkeypatch.setenv("DECISIONOS_ALLOW_SCOPES", "judge:run")
+    plugins.cache_clear()
+    try:
+        assert run(cli, list(QUORUM)) == 4
+    finally:
+        plugins.cache_clear()
+        for module in ("another", "our_probes"):
+            sys.modules.pop(module, None)
+    out, err = capsys.readouterr()
+    assert not out
+    assert len(err.splitlines()) == 1
+    assert said in err
+
+
+def test_an_exit_of_a_package_is_not_the_gates(example):
+    install_another(example, "raise SystemExit(0)\n")
+    result = example.pytest("gates/")
+    assert result.returncode == 4
+    assert "SystemExit" in told(result)
+    assert example.decision is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("raise SystemExit(0)", "SystemExit"),
+        ("return []", "dictionary"),
+        ("return {'perf': {'error_rate': float('nan'), 'count': 200}}", "not finite"),
+        ("return {'perf': {'error_rate': {0.0}, 'count': 200}}", "not JSON serializable"),
+    ],
+    ids=["exit", "list", "nan", "set"],
+)
+def test_a_source_that_answers_nonsense_is_an_error_vote(example, answer, said):
+    module = FILES["our_probes.py"].replace('"probes": probes', '"probes": nonsense')
+    example.write("our_probes.py", f"{module}\n\ndef nonsense(request):\n    {answer}\n")
+    decision, _ = both(example)
+    assert decision["verdict"] == "NO-GO"
+    assert ballots(decision)["probes"]["vote"] == "error"
+    assert said in ballots(decision)["probes"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "verdict"),
+    [
+        ("def no_freeze(request):", 1, "NO-GO"),
+        ("def decisionos_report(decision, folder):", 0, "GO"),
+    ],
+    ids=["check", "reporter"],
+)
+def test_an_exit_of_a_check_or_reporter_is_not_the_gates(example, what, status, verdict):
+    assert what in FILES["our_probes.py"]
+    module = FILES["our_probes.py"].replace(what, f"{what}\n    raise SystemExit(0)")
+    example.write("our_probes.py", module)
+    result = example.pytest("gates/")
+    assert result.returncode == status
+    assert "SystemExit" in told(result)
+    assert example.decision["verdict"] == verdict
 
 
 def test_a_quorum_of_another_number_of_judges_is_refused(example):
