@@ -12,7 +12,7 @@ from pytest_decisionos.model.decision import Decision, Verdict
 from pytest_decisionos.model.outcome import Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from pytest_decisionos.model.decision import SloDecision
 
@@ -64,22 +64,43 @@ def _first_line(report: pytest.TestReport) -> str:
     return str(crash.message if crash is not None else report.longrepr).strip().partition("\n")[0]
 
 
-def lacking(expected: set[str], reported: set[str], untested: Sequence[str]) -> list[str]:
-    """Why a run is partial, in words."""
-    made: list[str] = []
-    for count, names, what in (
-        (
-            len(expected - reported),
-            sorted(expected - reported),
-            f"of {len(expected)} collected tests have no final report",
-        ),
-        (len(untested), sorted(untested), "outcomes were reported by no test"),
-    ):
-        if count:
-            made.append(
-                f"{count} {what}: {', '.join(shown(name, 100) for name in names[:3])}{' …' if count > 3 else ''}"
-            )
-    return made
+def lacking(
+    expected: set[str], reports: Sequence[TestReport], found: Decision, files: Iterable[str]
+) -> list[str]:
+    """Why a run is partial, in words.
+
+    Args:
+        expected: node ids that were collected.
+        reports: of the tests that came to their end.
+        found: what the judges found; each of its outcomes needs a test that reported it.
+        files: the gate test files that are there; each needs a test that was collected.
+    """
+    told = {(r.slo, r.rule, r.judge) for r in reports if r.rule and r.judge}
+    checked = {r.check for r in reports if r.check}
+    untested = [
+        f"{slo.slo}::{outcome.id}@{ballot.judge}"
+        for slo in found.slos
+        for ballot in slo.ballots
+        for outcome in ballot.outcomes
+        if (slo.slo, outcome.id, ballot.judge) not in told
+    ] + [check.id for check in found.checks if check.id not in checked]
+    silent = expected - {report.nodeid for report in reports}
+    collected = {nodeid.partition("::")[0] for nodeid in expected}
+    return [
+        f"{len(names)} {what}: {_some(names)}"
+        for names, what in (
+            (silent, f"of {len(expected)} collected tests have no final report"),
+            (untested, "outcomes were reported by no test"),
+            (set(files) - collected, "gate files gave no test"),
+        )
+        if names
+    ]
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(shown(name, 100) for name in sorted(names)[:3]) + (
+        " …" if len(names) > 3 else ""
+    )
 
 
 def outvoted(subject: Subject, slos: dict[str, SloDecision]) -> bool:

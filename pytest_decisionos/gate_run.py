@@ -16,7 +16,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_decisionos.checks.run import with_checks
-from pytest_decisionos.errors import DecisionOSError, shown
+from pytest_decisionos.errors import DecisionOSError
 from pytest_decisionos.gate_reports import (
     DECISION_ID,
     NO_SUBJECT,
@@ -29,21 +29,20 @@ from pytest_decisionos.gate_reports import (
     outvoted,
 )
 from pytest_decisionos.gate_tests import Check, GateFailure, Judge
-from pytest_decisionos.hookspecs import plugins
 from pytest_decisionos.judge.decide import GateInputs, decide
-from pytest_decisionos.judge.fold import TestReport, fold
+from pytest_decisionos.judge.fold import fold
 from pytest_decisionos.judge.gather import gather
 from pytest_decisionos.judge.rules import expand
 from pytest_decisionos.judge.view import View
 from pytest_decisionos.model.decision import Verdict
 from pytest_decisionos.model.evidence import Evidence
-from pytest_decisionos.plugin import OURS, request_of, root_of
+from pytest_decisionos.plugin import OURS, gate_files, request_of, root_of
 from pytest_decisionos.report.github import report_github, run_url
-from pytest_decisionos.report.publish import publish, withdraw
+from pytest_decisionos.report.publish import publish, tell_reporters, withdraw
 from pytest_decisionos.report.terminal import summary_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from _pytest.terminal import TerminalReporter
@@ -339,20 +338,9 @@ class GateRun:
             for nodeid, phases in self._phases.items()
         }
         complete = [report for report in reports.values() if report is not None]
-        partial = [
-            *also,
-            *lacking(self._expected, {r.nodeid for r in complete}, self._untested(found, complete)),
-        ]
+        partial = [*also, *lacking(self._expected, complete, found, gate_files(self._config))]
         self._decision = fold(found, inputs, complete, partial)
         return self._decision
-
-    def _untested(self, found: Decision, reports: Iterable[TestReport]) -> list[str]:
-        """What the judges found and no test reported."""
-        reports = list(reports)
-        told = {(r.slo, r.rule, r.judge) for r in reports if r.rule and r.judge}
-        checked = {r.check for r in reports if r.check}
-        rules = [f"{key[0]}::{key[1]}@{key[2]}" for key in self.outcomes if key not in told]
-        return rules + [check.id for check in found.checks if check.id not in checked]
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         """Decision, action, quorum per SLO, dissent, top reasons, artifact paths."""
@@ -393,26 +381,12 @@ class GateRun:
         except DecisionOSError as fault:
             sys.stderr.write(f"ERROR: {fault}\n")
             return status or int(pytest.ExitCode.USAGE_ERROR)
-        self._report(decision)
+        for line in report_github(decision, os.environ):
+            sys.stdout.write(f"{line}\n")
+        for line in tell_reporters(decision, self._folder):
+            sys.stderr.write(f"{line}\n")
         if decision.verdict is Verdict.GO:
             return 0
         if status > 1:
             return status
         return 10 if decision.verdict is Verdict.HOLD else 1
-
-    def _report(self, decision: Decision) -> None:
-        for line in report_github(decision, os.environ):
-            sys.stdout.write(f"{line}\n")
-        for plugin in plugins().hook.decisionos_report.get_hookimpls():
-            try:
-                plugin.function(
-                    *(
-                        {"decision": decision, "folder": self._folder}[name]
-                        for name in plugin.argnames
-                    )
-                )
-            except KeyboardInterrupt:
-                raise
-            except BaseException as fault:  # noqa: BLE001 - another package's reporter must not change the story
-                told = shown(repr(fault), 200)
-                sys.stderr.write(f"warning: reporter {plugin.plugin_name} raised {told}\n")

@@ -88,20 +88,38 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
 
-def names_gates(config: pytest.Config) -> bool:
-    """Whether this run is asked for gates: a ``gates`` folder is named, and there is a gate.yaml."""
-    if not Path(setting(config, "gate") or GATE).is_file():
-        return False
+def gate_folders(config: pytest.Config) -> list[Path]:
+    """The folders named ``gates`` that this run is asked for, or that lie in what it is asked for."""
     named = (
         getattr(config.known_args_namespace, "file_or_dir", None)
         or config.getini("testpaths")
         or ["."]
     )
-    paths = [Path(str(arg).partition("::")[0]) for arg in named]
-    # Relative to this folder: a checkout may lie below a folder that is named gates too.
-    return any(
-        "gates" in Path(os.path.relpath(path)).parts or (path / "gates").is_dir() for path in paths
-    )
+    found: list[Path] = []
+    for arg in named:
+        # Relative to this folder: a checkout may lie below a folder that is named gates too.
+        path = Path(os.path.relpath(str(arg).partition("::")[0]))
+        if "gates" in path.parts:
+            found.append(Path(*path.parts[: path.parts.index("gates") + 1]))
+        elif (path / "gates").is_dir():
+            found.append(path / "gates")
+    return found
+
+
+def gate_files(config: pytest.Config) -> list[str]:
+    """Node ids of the test files in the gates folders: each must give a test, or one is missing."""
+    patterns = config.getini("python_files")
+    return [
+        Path(os.path.relpath(file, config.rootpath)).as_posix()
+        for folder in gate_folders(config)
+        for file in folder.rglob("*.py")
+        if any(file.match(pattern) for pattern in patterns)
+    ]
+
+
+def names_gates(config: pytest.Config) -> bool:
+    """Whether this run is asked for gates: a ``gates`` folder is named, and there is a gate.yaml."""
+    return Path(setting(config, "gate") or GATE).is_file() and bool(gate_folders(config))
 
 
 def run_of(config: pytest.Config) -> GateRun:

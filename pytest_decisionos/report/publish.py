@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pytest_decisionos.errors import UsageError
+from pytest_decisionos.errors import UsageError, shown
 from pytest_decisionos.evidence.store import write_atomic
+from pytest_decisionos.hookspecs import plugins
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.report.comment import comment_markdown
 from pytest_decisionos.report.junit import junit_xml
@@ -49,6 +50,25 @@ def publish(
     for name, data in files.items():
         write_atomic(folder / name, data)
     return [folder / name for name in files]
+
+
+def tell_reporters(decision: Decision, folder: Path) -> list[str]:
+    """Call the reporters that other packages add; a line for each that raised.
+
+    Args:
+        decision: what to report.
+        folder: where their files go.
+    """
+    lines: list[str] = []
+    for plugin in plugins().hook.decisionos_report.get_hookimpls():
+        given = {"decision": decision, "folder": folder}
+        try:
+            plugin.function(*(given[name] for name in plugin.argnames))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - foreign code; it must not change the story
+            lines.append(f"warning: reporter {plugin.plugin_name} raised {shown(repr(fault), 200)}")
+    return lines
 
 
 def decision_json(decision: Decision) -> bytes:

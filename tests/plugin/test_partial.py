@@ -24,6 +24,8 @@ PARTIAL = {
     "m-none": ["gates/", "-m", "slow_marker"],
     "deselect": ["gates/", "--deselect", "gates/test_evidence.py"],
     "ignore": ["gates/", "--ignore", "gates/test_evidence.py"],
+    "ignore own": ["gates/", "--ignore", "gates/test_own.py"],
+    "own file left out": ["gates/test_slo.py", "gates/test_evidence.py"],
     "one file": ["gates/test_slo.py"],
     "one test": ["gates/test_slo.py::test_rule[slo-own::latency.p95@evidence]"],
     "collect-only": ["gates/", "--collect-only"],
@@ -39,6 +41,8 @@ PARTIAL = {
 @pytest.mark.parametrize("how", MODES, ids=["plain", "xdist"])
 def test_a_part_is_never_go(project, args, how):
     project.write("pytest.ini", "[pytest]\nmarkers = slow_marker: x\n")
+    if "own" in str(args) or "gates/test_evidence.py" in args[1:]:
+        project.write("gates/test_own.py", "def test_own():\n    pass\n")
     if "-x" in args:
         project.write("gates/test_a.py", "def test_first():\n    assert False\n")
         project.pytest("gates/")
@@ -77,6 +81,7 @@ HOSTILE = {
     "run nothing": "def pytest_runtestloop(session):\n    return True\n",
     "run nothing first": "import pytest\n@pytest.hookimpl(tryfirst=True)\ndef pytest_runtest_protocol(item):\n    return True\n",
     "reports pass": "import pytest\n@pytest.hookimpl(wrapper=True, tryfirst=True)\ndef pytest_runtest_makereport(item, call):\n    r = yield\n    r.outcome = 'passed'\n    r.longrepr = None\n    return r\n",
+    "skip the file": "collect_ignore = ['test_evidence.py']\n",
     "calls pass": "def pytest_pyfunc_call(pyfuncitem):\n    return True\n",
     "own fixture": "import pytest\n@pytest.fixture\ndef judge():\n    class J:\n        def vote(self, rule): pass\n    return J()\n",
     "own check": "import pytest\n@pytest.fixture\ndef check():\n    class C:\n        def pass_or_fail(self): pass\n    return C()\n",
@@ -141,4 +146,14 @@ def test_no_gates_at_all_is_never_go(project):
         path.unlink()
     result = project.pytest("gates/")
     assert result.returncode not in (0, 10)
+    assert project.decision is None
+
+
+def test_a_gate_file_that_skips_itself_is_missing(project):
+    project.write(
+        "gates/sub/test_own.py", "import pytest\npytest.skip('not here', allow_module_level=True)\n"
+    )
+    result = project.pytest("gates/")
+    assert result.returncode == 1, result.stdout
+    assert "gate files gave no test: gates/sub/test_own.py" in result.stdout
     assert project.decision is None
