@@ -1,0 +1,358 @@
+"""``dosctl evidence``: logs → evidence."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pytest_decisionos.errors import UsageError, shown
+from pytest_decisionos.model.evidence import parse_time
+from pytest_decisionos.model.target import Target
+from pytest_decisionos.settings import from_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pytest_decisionos.harvest.options import Options
+
+_BAR_AFTER_SEC = 2.0
+
+_BUILD_EXAMPLES = """\b
+Examples:
+  dosctl evidence build
+  dosctl evidence build --reqlog 'var/log/reqlog-*.csv.gz'
+  dosctl evidence build --block budget=var/log/budget.json \\
+      --target checkout/production
+"""
+_HARVEST_EXAMPLES = """\b
+Examples:
+  dosctl evidence harvest --role reqlog --csv var/log/reqlog.csv --out var/evidence/perf.json
+  dosctl evidence harvest --role judgelog --csv var/log/judgelog.csv
+"""
+
+
+@click.group()
+def evidence() -> None:
+    """Build evidence from request logs."""
+
+
+def _how(command: Any) -> Any:
+    """The options of how to harvest, for both commands."""
+    options = [
+        click.option("--since", metavar="ISO", help="Leave out rows before this time."),
+        click.option("--until", metavar="ISO", help="Leave out rows from this time on."),
+        click.option(
+            "--step-start",
+            metavar="ISO",
+            help="When the canary step began.  [default: its first row]",
+        ),
+        click.option(
+            "--guardband",
+            type=float,
+            metavar="MIN",
+            help="Warm-up at the start of the step to leave out, in minutes.  [default: 10]",
+        ),
+        click.option("--assume-tz", metavar="ZONE", help="Zone of times without an offset."),
+        click.option("--max-bad-rows", type=int, help="Unreadable rows to tolerate.  [default: 0]"),
+        click.option(
+            "--lag",
+            type=int,
+            metavar="SEC",
+            help="A window closes this long after its end.  [default: 5]",
+        ),
+        click.option(
+            "--window", type=int, metavar="SEC", help="Length of a window.  [default: 300]"
+        ),
+        click.option(
+            "--filter",
+            "filters",
+            multiple=True,
+            metavar="COLUMN=GLOB",
+            help="Leave out rows that match, besides health checks and mirrored requests;"
+            " repeatable.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@evidence.command(epilog=_BUILD_EXAMPLES)
+@click.option("--reqlog", multiple=True, help="Request log, or a glob; repeatable.")
+@click.option("--judgelog", multiple=True, help="The judge's request log, or a glob; repeatable.")
+@click.option("--peer", multiple=True, help="Log of the same traffic seen from elsewhere.")
+@click.option("--block", multiple=True, metavar="NAME=FILE", help="A block from elsewhere.")
+@click.option("--out", type=click.Path(path_type=Path), help="Evidence file to write.")
+@click.option("--root", type=click.Path(path_type=Path), help="Root folder of the target.")
+@click.option("--gate", type=click.Path(path_type=Path), help="gate.yaml; says the target.")
+@click.option("--target", metavar="SERVICE/ENV[/REGION[/TENANT]]", help="What is released where.")
+@click.option("--release", help="The release judged.  [default: what the log says]")
+@click.option("--baseline-release", help="The release before.  [default: what the log says]")
+@_how
+def build(  # noqa: PLR0917 - click passes every option by name
+    reqlog: tuple[str, ...],
+    judgelog: tuple[str, ...],
+    peer: tuple[str, ...],
+    block: tuple[str, ...],
+    out: Path | None,
+    root: Path | None,
+    gate: Path | None,
+    target: str | None,
+    release: str | None,
+    baseline_release: str | None,
+    step_start: str | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Build the evidence document from logs, in one step.
+
+    Without options it reads log/reqlog.csv, log/judgelog.csv and log/lb.csv of the root folder,
+    as far as they are there, and writes evidence/latest.json.
+    """
+    from pytest_decisionos.evidence.build import (  # noqa: PLC0415 - loads duckdb
+        Inputs,
+        build_evidence,
+        write_evidence,
+    )
+
+    settings = from_environment()
+    root = root or settings.root
+    inputs = Inputs(
+        reqlog=reqlog or _there(root / "log/reqlog.csv"),
+        judgelog=judgelog or _there(root / "log/judgelog.csv"),
+        peer=peer or _there(root / "log/lb.csv"),
+        blocks=_blocks(block),
+        target=_target(target, gate or settings.gate),
+        release=release,
+        baseline_release=baseline_release,
+        step_start=_time("--step-start", step_start),
+        options=_options(**how),
+    )
+    if not inputs.reqlog and not inputs.judgelog:
+        raise UsageError(
+            "no log to build from",
+            file=root / "log",
+            expected="reqlog.csv or judgelog.csv",
+            next_step="name one with --reqlog, or try with `dosctl sample`",
+        )
+    with _bar() as progress:
+        document = build_evidence(inputs, now=datetime.now(UTC), progress=progress)
+    path = out or root / "evidence/latest.json"
+    write_evidence(path, document)
+    if as_json:
+        click.echo(json.dumps(_digested(path, document), ensure_ascii=False))
+    else:
+        click.echo(_table(path, document))
+
+
+@evidence.command(epilog=_HARVEST_EXAMPLES)
+@click.option("--role", type=click.Choice(["reqlog", "judgelog"]), default="reqlog")
+@click.option("--csv", "logs", multiple=True, help="Log, or a glob; any format; repeatable.")
+@click.option("--out", type=click.Path(path_type=Path), help="Block file to write.")
+@click.option("--root", type=click.Path(path_type=Path), help="Root folder of the target.")
+@_how
+def harvest(  # noqa: PLR0917 - click passes every option by name
+    role: str,
+    logs: tuple[str, ...],
+    out: Path | None,
+    root: Path | None,
+    step_start: str | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """Harvest one kind of log into a block file.
+
+    The file holds the block perf (of a judgelog: perf_judge), canary and anomaly if the log gives
+    them, and in witness which bytes they were made from.
+    """
+    from pytest_decisionos.evidence.build import harvest_block, write_evidence  # noqa: PLC0415
+
+    root = root or from_environment().root
+    name = "perf" if role == "reqlog" else "perf_judge"
+    with _bar() as progress:
+        document = harvest_block(
+            logs or (root / f"log/{role}.csv",),
+            role=role,
+            options=_options(**how),
+            step_start=_time("--step-start", step_start),
+            now=datetime.now(UTC),
+            progress=progress,
+        )
+    path = out or root / f"evidence/{name}.json"
+    write_evidence(path, document)
+    if as_json:
+        click.echo(json.dumps(_digested(path, document), ensure_ascii=False))
+    else:
+        click.echo(_table(path, document))
+
+
+def _there(path: Path) -> tuple[Path, ...]:
+    return (path,) if path.exists() else ()
+
+
+def _blocks(given: tuple[str, ...]) -> dict[str, Path]:
+    made: dict[str, Path] = {}
+    for text in given:
+        name, sign, path = text.partition("=")
+        if not sign or not name or not path:
+            raise UsageError("not a block", field="--block", found=text, expected="NAME=FILE")
+        if name in made:
+            raise UsageError("a block twice", field="--block", found=name)
+        made[name] = Path(path)
+    return made
+
+
+def _target(text: str | None, gate: Path) -> Target:
+    if text is None:
+        from pytest_decisionos.judge.gate import load_gate  # noqa: PLC0415 - reads YAML
+
+        if not gate.exists():
+            raise UsageError(
+                "no target",
+                file=gate,
+                expected="gate.yaml with the key target",
+                next_step="name it with --target service/environment, or --gate FILE",
+            )
+        return load_gate(gate).target
+    parts = text.split("/")
+    if not 2 <= len(parts) <= 4 or any(not 0 < len(part) <= 128 for part in parts):
+        raise UsageError(
+            "not a target",
+            field="--target",
+            found=text,
+            expected="service/environment[/region[/tenant]]",
+        )
+    return Target(**dict(zip(("service", "environment", "region", "tenant"), parts, strict=False)))
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    found = parse_time(text)
+    if found is None or not 1970 <= found.year < 3000:
+        raise UsageError(
+            "not a time with an offset",
+            field=name,
+            found=text,
+            expected="ISO-8601 such as 2026-01-05T09:00:00+09:00",
+        )
+    return found
+
+
+def _options(
+    *,
+    since: str | None,
+    until: str | None,
+    guardband: float | None,
+    assume_tz: str | None,
+    max_bad_rows: int | None,
+    lag: int | None,
+    window: int | None,
+    filters: tuple[str, ...],
+) -> Options:
+    from pytest_decisionos.harvest.options import DEFAULT_FILTERS, Options  # noqa: PLC0415
+    from pytest_decisionos.harvest.times import to_ms  # noqa: PLC0415
+
+    instants = {"since": _time("--since", since), "until": _time("--until", until)}
+    given = {
+        "guardband_minutes": guardband,
+        "assume_tz": assume_tz,
+        "max_bad_rows": max_bad_rows,
+        "lag_sec": lag,
+        "window_sec": window,
+    } | {name: None if at is None else to_ms(at) for name, at in instants.items()}
+    stated: Mapping[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return Options(**stated, filters=(*DEFAULT_FILTERS, *filters))
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[float, str], None] | None]:
+    """A progress bar on standard error: only for people, only for work that takes a while."""
+    from rich.console import Console  # noqa: PLC0415 - slow to load
+    from rich.progress import Progress  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    bar = Progress(console=console, transient=True)
+    task = bar.add_task("", total=1.0)
+    began = time.monotonic()
+
+    def tell(share: float, text: str) -> None:
+        if time.monotonic() - began > _BAR_AFTER_SEC:
+            bar.start()
+        bar.update(task, completed=share, description=shown(text, 40))
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
+
+
+def _digested(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
+    integrity = document.get("integrity") or {}
+    return {
+        "evidence": str(path),
+        "sha256": integrity.get("signature_sha256"),
+        "window": (document.get("meta") or {}).get("window"),
+        "counts": {
+            name: document[name]["count"] for name in ("perf", "perf_judge") if name in document
+        },
+        "sources": [
+            {key: source[key] for key in ("role", "name", "rows", "bad_rows", "unterminated")}
+            for source in document["witness"]["sources"]
+        ],
+    }
+
+
+def _table(path: Path, document: Mapping[str, Any]) -> str:
+    """What was measured, at most 80 columns wide."""
+    canary = document.get("canary") or {}
+    lines = [f"{'':<14}{'requests':>11}{'p50 ms':>11}{'p95 ms':>11}{'p99 ms':>11}{'errors':>11}"]
+    rows = {
+        "service": document.get("perf"),
+        "  control": canary.get("control_perf"),
+        "  canary": canary.get("canary_perf"),
+        "judge": document.get("perf_judge"),
+    }
+    for name, block in rows.items():
+        if block is not None:
+            latency = [_cell(value, ",.1f") for value in block["latency_ms"].values()]
+            cells = [f"{block['count']:,}", *latency, _cell(block["error_rate"], ".3%")]
+            lines.append(f"{name:<14}" + "".join(f"{cell:>11}" for cell in cells))
+    if canary:
+        deltas = canary["deltas"]
+        windows = canary["windows"]
+        lines += [
+            "canary − control: "
+            + ", ".join(
+                f"{name} {_cell(deltas[key], form)}"
+                for name, key, form in (
+                    ("p95", "p95_rel", "+.1%"),
+                    ("errors", "error_delta", "+.3%"),
+                    ("signature errors", "sig_error_delta", "+.4%"),
+                )
+            ),
+            f"windows: {len(windows)}, bursts: {sum(window['burst'] for window in windows)}",
+        ]
+    for source in document["witness"]["sources"]:
+        left_out = sum(one["rows"] for one in source["filters"])
+        lines.append(
+            f"{source['role']:<9} {shown(source['name'], 30)}: {source['rows']:,} rows,"
+            f" {left_out:,} filtered"
+            + (f", {source['bad_rows']:,} unreadable" if source["bad_rows"] else "")
+            + (", last line unfinished" if source["unterminated"] else "")
+        )
+    return "\n".join([*lines, f"→ {path}"])
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

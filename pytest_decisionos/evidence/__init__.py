@@ -1,0 +1,1 @@
+"""Evidence: building it from logs, its digest, and where it is kept."""

@@ -1,0 +1,1 @@
+"""Logs → evidence blocks: one query text, the engine that runs it; the sample generator."""
