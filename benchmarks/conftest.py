@@ -64,19 +64,21 @@ class Project:
         self.write(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n")
         self.write(f"{info}/entry_points.txt", f"[decisionos]\n{name} = {name}\n")
 
-    def cost(self, *args: str) -> Cost:
-        """Run Python with ``args``, which must end well, and say what that took."""
+    def cost(self, *args: str, status: int = 0) -> Cost:
+        """Run Python with ``args``, to end with ``status``, and say what that took."""
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(
             [sys.executable, *args], cwd=self.path, env=self._env, capture_output=True, check=False
         )
         wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == 0, (done.stdout + done.stderr).decode()[-2000:]
+        assert done.returncode == status, (done.stdout + done.stderr).decode()[-2000:]
         return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall)
 
-    def least(self, rounds: int, *commands: tuple[str, ...]) -> list[Cost]:
-        """The least that each command took; they take turns, so that a busy spell hits them all."""
-        rows = [[self.cost(*command) for command in commands] for _ in range(rounds)]
+    def least(
+        self, rounds: int, base: tuple[str, ...], command: tuple[str, ...], status: int = 0
+    ) -> list[Cost]:
+        """The least that each took; they take turns, so that a busy spell hits both."""
+        rows = [(self.cost(*base), self.cost(*command, status=status)) for _ in range(rounds)]
         columns = zip(*rows, strict=True)
         return [Cost(min(c.cpu for c in column), min(c.wall for c in column)) for column in columns]
 

@@ -63,6 +63,15 @@ def test_the_shipped_evidence_is_decided_as_expected(made):
             assert (ballot.vote is Vote.ABSTAIN) is abstains, ballot
             if scenario == "healthy" and not abstains:
                 assert ballot.vote is Vote.PASS
+    logs = {
+        judge.id: [(Path(log.file).name, log.sha256) for log in judge.logs]
+        for judge in decision.judges
+    }
+    shipped = json.loads((CHECKOUT / f"evidence/{scenario}.json").read_text(encoding="utf-8"))
+    named = {s["name"]: s["sha256"] for s in shipped["witness"]["sources"]}
+    assert logs["evidence"] == []
+    assert logs["witness"] == [(name, named[name]) for name in ("reqlog.csv", "judgelog.csv")]
+    assert [name for name, _ in logs["peer"]] == ["lb.csv"]
     if scenario == "thin-traffic":
         assert any("516 more are needed" in reason.message for reason in decision.reasons)
         assert {b.vote for s in decision.slos for b in s.ballots} == {

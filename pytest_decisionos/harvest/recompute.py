@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_decisionos.errors import EvidenceError, LogError
 from pytest_decisionos.harvest.blocks import Harvest, combine, harvest
@@ -20,6 +20,19 @@ MAX_SOURCES = 1000
 ROLES = ("reqlog", "judgelog", "peer")
 
 
+class Recomputed(NamedTuple):
+    """What logs say.
+
+    Attributes:
+        blocks: ``perf``, ``canary`` and ``anomaly`` from a reqlog (else from a peer log),
+            ``perf_judge`` from a judgelog; without those that the logs cannot give.
+        sources: the logs as they were read, as in ``witness.sources``.
+    """
+
+    blocks: dict[str, Any]
+    sources: list[dict[str, Any]]
+
+
 def recompute(
     sources: Sequence[Mapping[str, Any]],
     folder: Path,
@@ -27,7 +40,7 @@ def recompute(
     *,
     limits: bool,
     exact: bool,
-) -> dict[str, Any]:
+) -> Recomputed:
     """Harvest logs as the evidence says that it was made.
 
     From the same bytes come the same numbers as the build's, to the last bit.
@@ -40,10 +53,6 @@ def recompute(
         limits: whether to make confidence limits.
         exact: every log must have the digest that its source states. Otherwise one that states
             none is any log of the same traffic, cut to ``meta.window``.
-
-    Returns:
-        ``perf``, ``canary`` and ``anomaly`` from a reqlog (else from a peer log), ``perf_judge``
-        from a judgelog; without those that the logs cannot give.
 
     Raises:
         LogError: a log is missing, was changed, or cannot be harvested.
@@ -78,12 +87,13 @@ def recompute(
             return None
         return harvest(given, role=role, options=options, step_start=step_start, limits=limits)
 
-    blocks = combine(made("reqlog") or made("peer"), made("judgelog"), limits=limits)
+    requests, judges = made("reqlog") or made("peer"), made("judgelog")
+    blocks = combine(requests, judges, limits=limits)
     if "judgelog" not in by_role:
         _leave_out_signatures(blocks)
     if _part(evidence, "anomaly", "source") != "log":
         blocks.pop("anomaly", None)  # it was given from elsewhere: the logs do not speak of it
-    return blocks
+    return Recomputed(blocks, [s for log in (requests, judges) if log for s in log.sources])
 
 
 def _leave_out_signatures(blocks: dict[str, Any]) -> None:

@@ -112,11 +112,16 @@ class BadRows:
                         ts = row.get("ts")
                         # As the query sees them: "200" in quotes is no status.
                         numbers = {n: row.get(n) for n in REQUIRED[1:]}
-                        yield line, {
-                            **row,
-                            **{n: None if isinstance(v, str) else v for n, v in numbers.items()},
-                            "ts": None if ts is None else str(ts),
-                        }
+                        yield (
+                            line,
+                            {
+                                **row,
+                                **{
+                                    n: None if isinstance(v, str) else v for n, v in numbers.items()
+                                },
+                                "ts": None if ts is None else str(ts),
+                            },
+                        )
                 return
             reader = csv.reader(stream)
             with contextlib.suppress(csv.Error):

@@ -48,6 +48,7 @@ class JudgeInput(Frozen):
         exact: whether it read the very bytes that the evidence names, so that its numbers must be
             those of the evidence.
         blocks: the numbers that it computed itself, as evidence blocks.
+        logs: the files that it computed them from; of each, the digest of the bytes that it read.
     """
 
     id: str
@@ -56,6 +57,7 @@ class JudgeInput(Frozen):
     reason: str = ""
     exact: bool = False
     blocks: dict[str, Any] = Field(default_factory=dict)
+    logs: tuple[InputFile, ...] = ()
 
 
 class GatedSlo(Frozen):
@@ -158,6 +160,7 @@ def decide(inputs: GateInputs) -> Decision:
                 state=j.state,
                 reason=j.reason,
                 recomputed=tuple(sorted(j.blocks)),
+                logs=j.logs,
             )
             for j in inputs.judges
         ),

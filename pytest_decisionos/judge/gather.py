@@ -237,10 +237,16 @@ def _ask_log(
 
     folder = (request.root / judge.path).parent if judge.path else request.root / "log"
     try:
-        own = recompute(named, folder, blocks, limits=limits, exact=judge.path is None)
+        own, read = recompute(named, folder, blocks, limits=limits, exact=judge.path is None)
     except DecisionOSError as fault:
         return JudgeInput(id=judge.id, source=judge.source, state="error", reason=str(fault))
-    return JudgeInput(id=judge.id, source=judge.source, exact=judge.path is None, blocks=own)
+    return JudgeInput(
+        id=judge.id,
+        source=judge.source,
+        exact=judge.path is None,
+        blocks=own,
+        logs=tuple(InputFile(file=str(folder / s["name"]), sha256=s["sha256"]) for s in read),
+    )
 
 
 def _named_logs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_decisionos.errors import shown
 from pytest_decisionos.judge.evaluate import evaluate
 from pytest_decisionos.judge.view import View
 from pytest_decisionos.model import strict_json
@@ -75,7 +76,7 @@ class Jury:
         self._views = {
             j.id: View(
                 overlay(blocks, j.blocks),
-                source=f"judge {j.id}'s own numbers",
+                source=_origin(j),
                 integrity=integrity,
                 now=now,
             )
@@ -156,6 +157,12 @@ def overlay(sealed: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
             for key, value in own.items()
         },
     }
+
+
+def _origin(judge: JudgeInput) -> str:
+    """What people are told of where a judge's own numbers come from."""
+    files = ", ".join(shown(log.file, 100) for log in judge.logs[:3])
+    return f"{files or 'its own source'}, by judge {judge.id}"
 
 
 def _told(outcome: Outcome) -> str:

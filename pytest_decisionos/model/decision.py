@@ -57,6 +57,7 @@ class JudgeInfo(Frozen):
         state: ready; absent (nothing to look at: it abstains); or error.
         reason: why it is not ready.
         recomputed: the evidence blocks whose numbers it computed itself.
+        logs: the files that it computed them from.
     """
 
     id: str
@@ -64,6 +65,7 @@ class JudgeInfo(Frozen):
     state: JudgeState
     reason: str = ""
     recomputed: tuple[str, ...] = ()
+    logs: tuple[InputFile, ...] = ()
 
 
 class Ballot(Frozen):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from pytest_decisionos.cli.evidence import evidence as command
 from pytest_decisionos.cli.main import run
 from pytest_decisionos.errors import EvidenceError, LogError, UsageError
@@ -105,12 +106,12 @@ def test_the_document(logs):
 def test_judges_recompute_it_from_the_logs_it_names(logs):
     document = build_evidence(inputs(logs), now=NOW)
     named = [s for s in document["witness"]["sources"] if s["role"] != "peer"]
-    again = recompute(named, logs, document, limits=True, exact=True)
+    again = recompute(named, logs, document, limits=True, exact=True).blocks
     assert set(again) == {"perf", "canary", "anomaly", "perf_judge"}
     for name, block in again.items():
         assert json.dumps(block) == json.dumps(document[name])
     peer = [{"role": "peer", "name": "lb.csv"}]
-    own = recompute(peer, logs, document, limits=False, exact=False)
+    own = recompute(peer, logs, document, limits=False, exact=False).blocks
     assert own["perf"]["count"] == pytest.approx(document["perf"]["count"], abs=3)
     assert own["perf"]["latency_ms"]["p95"] >= document["perf"]["latency_ms"]["p95"]
 
@@ -202,7 +203,7 @@ def test_the_forgery_is_healthy_and_well_sealed(tmp_path):
     assert document["perf"]["errors"] == round(0.002 * document["perf"]["count"])
     truth = recompute(
         [s for s in document["witness"]["sources"]], tmp_path, document, limits=False, exact=True
-    )
+    ).blocks
     assert truth["perf"]["latency_ms"]["p99"] > 2 * 700
     assert truth["canary"]["deltas"]["p95_rel"] > 1
 

@@ -10,6 +10,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pytest_decisionos.evidence.digest import digest
 
 scalars = (

@@ -7,6 +7,7 @@ import stat
 import threading
 
 import pytest
+
 from pytest_decisionos.errors import UsageError
 from pytest_decisionos.evidence.store import write_atomic
 

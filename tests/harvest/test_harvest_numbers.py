@@ -15,6 +15,7 @@ import pytest
 from harvest_logs import START, csv_text, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from pytest_decisionos.harvest import source as source_module
 from pytest_decisionos.harvest.blocks import combine, harvest
 from pytest_decisionos.harvest.options import DEFAULT_FILTERS, Options
@@ -463,24 +464,26 @@ def test_recompute_is_the_same_to_the_last_bit(write_log, tmp_path):
     }
     again = recompute(
         h.sources, tmp_path, json.loads(json.dumps(evidence)), limits=True, exact=True
-    )
+    ).blocks
     # A log that does not see signatures says nothing of them.
     del evidence["canary"]["deltas"]["sig_error_delta"]
     del evidence["canary"]["limits"]["sig_error_delta"]
     assert json.dumps(again) == json.dumps({name: evidence[name] for name in again})
-    light = recompute(h.sources, tmp_path, evidence, limits=False, exact=True)
+    light = recompute(h.sources, tmp_path, evidence, limits=False, exact=True).blocks
     assert light["canary"]["windows"] == again["canary"]["windows"]
     assert part(light["perf"]) == part(again["perf"])
     assert "limits" not in light["perf"]
     # A log that grew since verifies all the same.
     log.write_bytes(log.read_bytes() + b"2026-01-05T09:59:59Z,500,99999,/v1/pay,acme,control\n")
-    assert recompute(h.sources, tmp_path, evidence, limits=True, exact=True) == again
+    assert recompute(h.sources, tmp_path, evidence, limits=True, exact=True).blocks == again
 
 
 def test_a_given_anomaly_is_not_for_the_log_to_contradict(write_log, tmp_path):
     h = harvest([write_log(n=700)])
     evidence = combine(h, None) | {"anomaly": {"is_spike": True}}
-    assert "anomaly" not in recompute(h.sources, tmp_path, evidence, limits=False, exact=True)
+    assert (
+        "anomaly" not in recompute(h.sources, tmp_path, evidence, limits=False, exact=True).blocks
+    )
 
 
 def test_names_of_a_large_log_are_learnt_from_a_sample(write_log, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 from harvest_logs import START, csv_text, rows_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from pytest_decisionos.errors import DecisionOSError, EvidenceError, LogError, UsageError
 from pytest_decisionos.harvest import engine as engine_module
 from pytest_decisionos.harvest import source as source_module
@@ -460,7 +461,7 @@ def test_a_peer_is_cut_to_the_window_of_the_evidence(write_log, tmp_path):
     write_log(name="lb.csv", n=2000, step_ms=1000)
     own = recompute(
         [{"role": "peer", "name": "lb.csv"}], tmp_path, _evidence(h), limits=True, exact=False
-    )
+    ).blocks
     assert own["perf"]["count"] == 600
     assert own["perf"]["window"] == h.perf["window"]
     assert own["anomaly"] == h.anomaly

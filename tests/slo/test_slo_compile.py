@@ -1,5 +1,4 @@
 """Every block and field of an SLO file compiles to the rule that the reference says."""
-# ruff: noqa: E501 - one case a line
 
 import hashlib
 import json

@@ -1,5 +1,4 @@
 """Warnings of lint: what an SLO file cannot do although it compiles."""
-# ruff: noqa: E501 - one case a line
 
 import json
 from datetime import UTC, datetime, timedelta
