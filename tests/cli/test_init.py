@@ -214,11 +214,11 @@ class TestRefusing:
     @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such file names")
     def test_a_folders_name_that_is_no_text(self, tmp_path, monkeypatch):
         folder = os.fsencode(tmp_path) + b"/\xff\xfe"
-        os.mkdir(folder)  # noqa: PTH102 - a name of bytes
+        os.mkdir(folder)
         monkeypatch.chdir(os.fsdecode(folder))
         with pytest.raises(UsageError, match=r"^--service: .*name it with that option$"):
             run()
-        assert os.listdir(folder) == []  # noqa: PTH208 - a name of bytes
+        assert os.listdir(folder) == []
         run("--service", "x")
 
     @pytest.mark.parametrize(
