@@ -20,9 +20,6 @@ import duckdb
 import pytest
 
 ROWS = int(os.environ.get("DECISIONOS_BENCH_ROWS", "1000000"))
-MAX_TO_BARE = 1.5
-MIN_TO_PYTHON = 5.0
-MAX_RSS_MB = 1000
 
 GENERATE = """COPY (
     SELECT strftime(make_timestamp(1767225600000000 + (i * (3600000000 / {rows}))::BIGINT),
@@ -39,6 +36,7 @@ GENERATE = """COPY (
 BARE = """
 import sys, time, duckdb
 con = duckdb.connect()
+con.execute("SET enable_progress_bar = false")
 began = time.perf_counter()
 source = (
     f"read_csv('{sys.argv[1]}', header = true, auto_detect = false, delim = ',', quote = '\\"',"
@@ -133,7 +131,3 @@ def test_harvest(log, benchmark):
         f"\n{ROWS:,} rows: harvest {harvest:.2f} s = {to_bare:.2f}× bare DuckDB ({bare:.2f} s),"
         f" {to_python:.1f}× faster than Python's csv ({python:.2f} s), {memory:.0f} MB"
     )
-    assert to_python >= MIN_TO_PYTHON
-    assert memory < MAX_RSS_MB
-    # Start-up costs, which do not grow with the log, weigh on a short one.
-    assert harvest <= MAX_TO_BARE * bare + 0.5

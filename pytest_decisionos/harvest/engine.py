@@ -27,6 +27,10 @@ _BYTES_PER_ROW: Final = 70
 """Of a larger log, what a row needs: 26 in a table, and twice 8 in each quantile that runs."""
 
 
+_QUIET: Final = "SET enable_progress_bar = false"
+"""DuckDB would draw a bar on standard output after two seconds, terminal or not."""
+
+
 class Engine:
     """The database.
 
@@ -48,6 +52,7 @@ class Engine:
                 "threads": str(min(os.cpu_count() or 1, 16)),
             }
         )
+        self.con.execute(_QUIET)
 
     def lock(self, sources: Sequence[Source]) -> None:
         """From now on let it read these files and nothing else."""
@@ -77,6 +82,7 @@ class Engine:
         def one(job: tuple[str, dict[str, Any]]) -> list[tuple[Any, ...]]:
             part, parameters = job
             with self.con.cursor() as cursor:
+                cursor.execute(_QUIET)
                 return cursor.execute(self._parts[part], parameters or None).fetchall()
 
         with ThreadPoolExecutor(2) as pool:
