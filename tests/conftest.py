@@ -93,6 +93,13 @@ class Project:
         path.write_text(text)
         return path
 
+    def install(self, name, text):
+        """Put an installed package of hook implementations on the path, with real entry points."""
+        self.write(f"{name}.py", text)
+        info = f"{name}-0.1.dist-info"
+        self.write(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n")
+        self.write(f"{info}/entry_points.txt", f"[decisionos]\n{name} = {name}\n")
+
     def run(self, *args, **env):
         return subprocess.run(
             [sys.executable, "-m", *map(str, args)],
@@ -145,21 +152,12 @@ def decisionos_sources():
 '''
 
 
-def install(project, name, text):
-    """Put an installed package with hook implementations on the project's path: real entry points."""
-    project.write(f"{name}.py", text)
-    project.write(
-        f"{name}-0.1.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n"
-    )
-    project.write(f"{name}-0.1.dist-info/entry_points.txt", f"[decisionos]\n{name} = {name}\n")
-
-
 @pytest.fixture
 def scripted(project):
     """A function that sets a project up for votes: ``{slo: (votes as letters, quorum …)}``."""
 
     def vote(slos):
-        install(project, "scripted_votes", SCRIPTED)
+        project.install("scripted_votes", SCRIPTED)
         n = len(next(iter(slos.values()))["votes"])
         judges = []
         for index in range(n):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pytest_decisionos.errors import DecisionOSError, UsageError, shown
+from pytest_decisionos.errors import UsageError, shown
 from pytest_decisionos.hookspecs import SourceRequest, added, answers
 from pytest_decisionos.judge.decide import GatedSlo, GateInputs, JudgeInput
 from pytest_decisionos.judge.gate import (
@@ -19,6 +19,7 @@ from pytest_decisionos.judge.gate import (
     parse_quorum,
     strictest,
 )
+from pytest_decisionos.judge.logs import ask_log
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.decision import InputFile
 from pytest_decisionos.model.evidence import read_evidence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from pytest_decisionos.model.policy import Slo
+    from pytest_decisionos.model.policy import Rule, Slo
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def gather(request: Request) -> GateInputs:
     slos = _slos(request, gate, len(judges))
     labels = load_labels(request.gate.parent / "labels.json")
     evidence = read_evidence(request.evidence_file)
-    limits = any(rule.level is not None for gated in slos for rule in gated.slo.rules)
+    rules = [rule for gated in slos for rule in gated.slo.rules]
     return GateInputs(
         phase=request.phase,
         target=gate.target,
@@ -100,7 +101,7 @@ def gather(request: Request) -> GateInputs:
         require_blocks=phase.require_blocks,
         harvest=gate.spec.harvest,
         slos=tuple(slos),
-        judges=tuple(_ask(judge, request, evidence.blocks, limits=limits) for judge in judges),
+        judges=tuple(_ask(judge, request, evidence.blocks, rules) for judge in judges),
         labels=labels,
         now=request.now,
         notes=("no keys are configured: this decision is an unsigned dry-run",),
@@ -191,7 +192,7 @@ def _quorum(slo: Slo, listed: PhaseSlo | None, request: Request, gate: Gate, jud
 
 
 def _ask(
-    judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], *, limits: bool
+    judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], rules: Sequence[Rule]
 ) -> JudgeInput:
     """Let one judge look at its source."""
     if request.judges and judge.id not in request.judges:
@@ -201,7 +202,7 @@ def _ask(
     if judge.source == "evidence":
         return JudgeInput(id=judge.id, source=judge.source)
     if judge.source == "log":
-        return _ask_log(judge, request, blocks, limits=limits)
+        return ask_log(judge, request.root, blocks, rules)
     try:
         ask = added("decisionos_sources")[judge.source]
         own = ask(SourceRequest(judge.id, judge.params, request.root, blocks))
@@ -223,65 +224,3 @@ def _ask(
             reason="its source has nothing to look at",
         )
     return made
-
-
-def _ask_log(
-    judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], *, limits: bool
-) -> JudgeInput:
-    """Let a judge recompute from a log: the ones the evidence names, or its own second one."""
-    named, absent = _named_logs(judge, request, blocks)
-    if not named:
-        return JudgeInput(id=judge.id, source=judge.source, state="absent", reason=absent)
-    # Loaded here: DuckDB costs more start-up than everything else, and not every run has a log.
-    from pytest_decisionos.harvest.recompute import recompute  # noqa: PLC0415 - as said
-
-    folder = (request.root / judge.path).parent if judge.path else request.root / "log"
-    try:
-        own, read = recompute(named, folder, blocks, limits=limits, exact=judge.path is None)
-    except DecisionOSError as fault:
-        return JudgeInput(id=judge.id, source=judge.source, state="error", reason=str(fault))
-    return JudgeInput(
-        id=judge.id,
-        source=judge.source,
-        exact=judge.path is None,
-        blocks=own,
-        logs=tuple(InputFile(file=str(folder / s["name"]), sha256=s["sha256"]) for s in read),
-    )
-
-
-def _named_logs(
-    judge: JudgeConfig, request: Request, blocks: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], str]:
-    """The logs that are there for ``judge``, as evidence sources; or why there is none."""
-    if judge.path is not None:
-        path = request.root / judge.path
-        if not path.is_file():
-            return [], f"its log {path} is not there"
-        return [{"role": "peer", "name": path.name}], ""
-    witness = blocks.get("witness")
-    sources = witness.get("sources") if isinstance(witness, dict) else None
-    if isinstance(witness, dict) and sources is None and isinstance(witness.get("csv_path"), str):
-        # Producers before `sources` name one log by path and digest.
-        sources = [
-            {"role": "reqlog", "name": witness["csv_path"], "sha256": witness.get("csv_sha256")}
-        ]
-    listed = (
-        [s for s in sources if isinstance(s, dict) and s.get("role") != "peer"]
-        if isinstance(sources, list)
-        else []
-    )
-    there = [
-        s
-        for s in listed
-        if isinstance(s.get("name"), str) and _is_there(request.root / "log", s["name"])
-    ]
-    names = ", ".join(shown(s.get("name"), 60) for s in listed[:3])
-    return (
-        there,
-        f"the log that the evidence names ({names or 'none'}) is not in {request.root / 'log'}",
-    )
-
-
-def _is_there(folder: Path, name: str) -> bool:
-    # A name that tries to leave the folder is for the harvest to refuse by name, not to pass over.
-    return "/" in name or "\0" in name or (folder / name).exists()

@@ -117,8 +117,6 @@ def test_a_closed_pipe_is_no_traceback(project):
 
 
 def test_added_checks_must_pass(project):
-    from conftest import install
-
     text = """
 from pytest_decisionos.hookspecs import hookimpl
 from pytest_decisionos.model.outcome import Outcome, Status
@@ -134,7 +132,7 @@ def broken(request):
 def decisionos_checks():
     return {"disk": disk, "broken": broken, "nothing": lambda request: None}
 """
-    install(project, "our_checks", text)
+    project.install("our_checks", text)
     project.slo("s", {"latency": {"max_p95_ms": 900}})
     for checks, code, reason in (
         ([{"name": "disk", "params": {"free": 11}}], 0, None),
