@@ -42,7 +42,7 @@ def log(role, name, **more):
 
 
 BOTH = named(
-    log("reqlog", "reqlog.csv"), log("judgelog", "judgelog.csv", **{}), log("peer", "lb.csv")
+    log("reqlog", "reqlog.csv"), log("judgelog", "judgelog.csv"), log("peer", "lb.csv")
 )
 
 
