@@ -92,7 +92,7 @@ def admission(
 
 def _integrity(fault: tuple[str, str] | None, source: str) -> Outcome:
     if fault is None:
-        message = f"the digest of {source} is right; no key: this is an unsigned dry-run"
+        message = f"the digest of {source} is right; it says what changed, not who made it"
         return Outcome(
             id="evidence.integrity", status=Status.SUCCESSFUL, message=message, source=source
         )

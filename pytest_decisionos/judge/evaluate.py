@@ -138,7 +138,7 @@ def _digest(rule: Rule, view: View) -> Outcome:
 def _signature(rule: Rule, view: View) -> Outcome:
     if view.integrity is None:
         return outcome_of(
-            rule, view, Status.SUCCESSFUL, None, f"right digest, no key: unsigned ({view.source})"
+            rule, view, Status.SUCCESSFUL, None, f"right digest, unsigned ({view.source})"
         )
     cause, message = view.integrity
     status = Status.FAILED if cause == "tampered" else Status.ERROR

@@ -104,7 +104,7 @@ def gather(request: Request) -> GateInputs:
         judges=tuple(_ask(judge, request, evidence.blocks, rules) for judge in judges),
         labels=labels,
         now=request.now,
-        notes=("no keys are configured: this decision is an unsigned dry-run",),
+        notes=("unsigned, a dry-run: digests are checked, no MAC and no signature",),
     )
 
 

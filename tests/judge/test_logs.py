@@ -41,9 +41,7 @@ def log(role, name, **more):
     return {"role": role, "name": name, "sha256": digest, "bytes": len(ROWS), **more}
 
 
-BOTH = named(
-    log("reqlog", "reqlog.csv"), log("judgelog", "judgelog.csv"), log("peer", "lb.csv")
-)
+BOTH = named(log("reqlog", "reqlog.csv"), log("judgelog", "judgelog.csv"), log("peer", "lb.csv"))
 
 
 def test_only_the_logs_that_feed_the_rules_are_read(root):
