@@ -31,34 +31,28 @@ MAX_FUTURE_SEC = 5.0
 
 def evaluate(rule: Rule, view: View) -> Outcome:
     """The outcome of ``rule`` on ``view``; depends on nothing else, and raises nothing."""
-    return _KINDS[rule.kind](rule, view)
-
-
-def _word(rule: Rule, view: View) -> Outcome:
+    if rule.kind in _OF_DOCUMENT:
+        return _OF_DOCUMENT[rule.kind](rule, view)
     value = view.at(rule, rule.metric)
     if value is MISSING or value is None:
-        return unusable(
-            rule,
-            view,
-            Fault("missing", "is missing" if value is MISSING else "is null"),
-            None,
-            rule.metric,
-        )
+        return _cannot(rule, view, "missing", "is missing" if value is MISSING else "is null")
+    return _OF_VALUE[rule.kind](rule, view, value)
+
+
+def _cannot(rule: Rule, view: View, cause: str, what: str, value: object = None) -> Outcome:
+    """What a rule's own value could not be used for."""
+    return unusable(rule, view, Fault(cause, what), value, rule.metric)
+
+
+def _word(rule: Rule, view: View, value: object) -> Outcome:
     if not isinstance(value, str):
-        return unusable(
-            rule, view, Fault("wrong_type", f"is {show(value)}, not a word"), value, rule.metric
-        )
+        return _cannot(rule, view, "wrong_type", f"is {show(value)}, not a word", value)
     if rule.known and value not in rule.known:
         known = ", ".join(rule.known)
-        return unusable(
-            rule,
-            view,
-            Fault("out_of_range", f"is {show(value)}, not one of {known}"),
-            value,
-            rule.metric,
-        )
-    ok = (value in rule.words) == (rule.op == "in")
-    told = f"{quantity(value)} is{'' if ok else ' not'} {rule.op} {', '.join(rule.words)}"
+        return _cannot(rule, view, "out_of_range", f"is {show(value)}, not one of {known}", value)
+    listed = value in rule.words
+    ok = listed == (rule.op == "in")
+    told = f"{quantity(value)} is {'in' if listed else 'not in'} {', '.join(rule.words)}"
     message = f"{told} ({place(rule)}, {view.source})"
     if ok:
         return outcome_of(rule, view, Status.SUCCESSFUL, None, message, observed=quantity(value))
@@ -66,24 +60,9 @@ def _word(rule: Rule, view: View) -> Outcome:
     return outcome_of(rule, view, Status.FAILED, cause, message, observed=quantity(value))
 
 
-def _flag(rule: Rule, view: View) -> Outcome:
-    value = view.at(rule, rule.metric)
-    if value is MISSING or value is None:
-        return unusable(
-            rule,
-            view,
-            Fault("missing", "is missing" if value is MISSING else "is null"),
-            None,
-            rule.metric,
-        )
+def _flag(rule: Rule, view: View, value: object) -> Outcome:
     if not isinstance(value, bool):
-        return unusable(
-            rule,
-            view,
-            Fault("wrong_type", f"is {show(value)}, not true or false"),
-            value,
-            rule.metric,
-        )
+        return _cannot(rule, view, "wrong_type", f"is {show(value)}, not true or false", value)
     ok = value is rule.bound
     message = f"{place(rule)} is {show(value)} ({view.source})" + ("" if ok else f"; {rule.text}")
     return outcome_of(
@@ -96,33 +75,15 @@ def _flag(rule: Rule, view: View) -> Outcome:
     )
 
 
-def _digest(rule: Rule, view: View) -> Outcome:
-    value = view.at(rule, rule.metric)
-    if value is MISSING or value is None:
-        return unusable(
-            rule,
-            view,
-            Fault("missing", "is missing" if value is MISSING else "is null"),
-            None,
-            rule.metric,
-        )
+def _digest(rule: Rule, view: View, value: object) -> Outcome:
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        return unusable(
-            rule,
-            view,
-            Fault("wrong_type", f"is {show(value)}, not 64 hexadecimal digits"),
-            value,
-            rule.metric,
+        return _cannot(
+            rule, view, "wrong_type", f"is {show(value)}, not 64 hexadecimal digits", value
         )
-    witness = view.document["witness"]
-    sources = witness.get("sources")
+    sources = view.document["witness"].get("sources")
     if sources is not None:
-        named = (
-            {s.get("sha256") for s in sources if isinstance(s, dict) and s.get("role") == "reqlog"}
-            if isinstance(sources, list)
-            else set()
-        )
-        if value not in named:
+        logs = [s for s in sources if isinstance(s, dict)] if isinstance(sources, list) else []
+        if value not in [log.get("sha256") for log in logs if log.get("role") == "reqlog"]:
             message = f"{rule.metric} is not the digest of a request log in /witness/sources ({view.source})"
             return outcome_of(rule, view, Status.FAILED, "different", message, observed=value[:16])
     return outcome_of(
@@ -145,27 +106,18 @@ def _signature(rule: Rule, view: View) -> Outcome:
     return outcome_of(rule, view, status, cause, message)
 
 
-def _span(rule: Rule, view: View) -> Outcome:
-    window = view.at(rule, rule.metric)
-    if window is MISSING or window is None:
-        return unusable(rule, view, Fault("missing", "is missing"), None, rule.metric)
+def _span(rule: Rule, view: View, window: object) -> Outcome:
     start, end = (
         parse_time(window.get(part)) if isinstance(window, dict) else None
         for part in ("start", "end")
     )
     if start is None or end is None:
-        return unusable(
-            rule,
-            view,
-            Fault("wrong_type", f"is {show(window)}, not start and end with offsets"),
-            None,
-            rule.metric,
+        return _cannot(
+            rule, view, "wrong_type", f"is {show(window)}, not start and end with offsets"
         )
     seconds = (end - start).total_seconds()
     if seconds < 0:
-        return unusable(
-            rule, view, Fault("out_of_range", "ends before it starts"), seconds, rule.metric
-        )
+        return _cannot(rule, view, "out_of_range", "ends before it starts", seconds)
     ok = seconds >= bound_of(rule)
     told = f"{quantity(seconds, 's')} is{'' if ok else ' not'} >= {quantity(rule.bound, 's')}"
     message = f"{told} ({rule.metric}, {view.source})"
@@ -182,33 +134,16 @@ def _span(rule: Rule, view: View) -> Outcome:
     )
 
 
-def _age(rule: Rule, view: View) -> Outcome:
-    value = view.at(rule, rule.metric)
-    if value is MISSING or value is None:
-        return unusable(
-            rule,
-            view,
-            Fault("missing", "is missing" if value is MISSING else "is null"),
-            None,
-            rule.metric,
-        )
+def _age(rule: Rule, view: View, value: object) -> Outcome:
     end = parse_time(value)
     if end is None:
-        return unusable(
-            rule,
-            view,
-            Fault("wrong_type", f"is {show(value)}, not a time with an offset"),
-            value,
-            rule.metric,
+        return _cannot(
+            rule, view, "wrong_type", f"is {show(value)}, not a time with an offset", value
         )
     age = (view.now - end).total_seconds()
     if age < -MAX_FUTURE_SEC:
-        return unusable(
-            rule,
-            view,
-            Fault("out_of_range", f"lies {quantity(-age, 's')} in the future"),
-            value,
-            rule.metric,
+        return _cannot(
+            rule, view, "out_of_range", f"lies {quantity(-age, 's')} in the future", value
         )
     ok = age <= bound_of(rule)
     told = f"{quantity(round(age, 1), 's')} old is{'' if ok else ' not'} <= {quantity(rule.bound, 's')}"
@@ -229,19 +164,11 @@ def _groups(rule: Rule, view: View) -> Outcome:
     fault = view.groups_fault(block)
     groups = [name for by, name in view.groups(block) if by == rule.for_each]
     if fault is not None and groups:
-        return unusable(rule, view, Fault("wrong_type", fault), None, rule.metric)
+        return _cannot(rule, view, "wrong_type", fault)
     if len(groups) > bound_of(rule):
-        return unusable(
-            rule,
-            view,
-            Fault("out_of_range", f"has {len(groups):,} of {rule.for_each}"),
-            None,
-            rule.metric,
-        )
+        return _cannot(rule, view, "out_of_range", f"has {len(groups):,} of {rule.for_each}")
     if not groups:
-        return unusable(
-            rule, view, Fault("missing", f"has no {rule.for_each} to judge"), None, rule.metric
-        )
+        return _cannot(rule, view, "missing", f"has no {rule.for_each} to judge")
     return outcome_of(
         rule,
         view,
@@ -252,13 +179,15 @@ def _groups(rule: Rule, view: View) -> Outcome:
     )
 
 
-_KINDS: dict[str, Callable[[Rule, View], Outcome]] = {
+_OF_DOCUMENT: dict[str, Callable[[Rule, View], Outcome]] = {
     "number": number,
+    "signature": _signature,
+    "groups": _groups,
+}
+_OF_VALUE: dict[str, Callable[[Rule, View, object], Outcome]] = {
     "word": _word,
     "flag": _flag,
     "digest": _digest,
-    "signature": _signature,
     "span": _span,
     "age": _age,
-    "groups": _groups,
 }

@@ -197,3 +197,34 @@ def test_ages(seconds, cause):
 )  # fmt: skip
 def test_quantities(value, unit, text):
     assert quantity(value, unit) == text or (text is None and len(quantity(value, unit)) <= 40)
+
+
+@pytest.mark.parametrize(
+    ("sources", "cause"),
+    [
+        ([{"role": "reqlog", "sha256": "a" * 64}], None),
+        ([{"role": "reqlog", "sha256": ["a"]}, {"role": [], "sha256": {}}, 3, None], "different"),
+        ("x", "different"),
+        ({}, "different"),
+        (None, None),
+    ],
+)
+def test_the_digest_is_one_of_the_logs(sources, cause):
+    digest = Rule(id="d", kind="digest", metric="/witness/csv_sha256", op="is")
+    assert evaluate(digest, view(lambda b: b["witness"].update(sources=sources))).cause == cause
+
+
+@pytest.mark.parametrize(
+    ("op", "word", "message"),
+    [
+        ("in", "ok", "ok is in ok, warn"),
+        ("in", "bad", "bad is not in ok, warn"),
+        ("not in", "ok", "ok is in ok, warn"),
+        ("not in", "bad", "bad is not in ok, warn"),
+    ],
+)
+def test_words_are_told_as_they_are(op, word, message):
+    words = Rule(id="w", kind="word", metric="/budget/level", op=op, words=("ok", "warn"))
+    outcome = evaluate(words, view(lambda b: b["budget"].update(level=word)))
+    assert outcome.message.startswith(message)
+    assert (outcome.status is Status.SUCCESSFUL) is ((word == "ok") == (op == "in"))
