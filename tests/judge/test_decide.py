@@ -206,7 +206,9 @@ def test_an_outcome_never_depends_on_another_rule(data):
     ]
     for pointer in data.draw(st.lists(st.sampled_from(inner), max_size=4)):
         value = data.draw(broken_values())
-        with contextlib.suppress(KeyError, TypeError, IndexError, ValueError):  # its parent is broken already
+        with contextlib.suppress(
+            KeyError, TypeError, IndexError, ValueError
+        ):  # its parent is broken already
             set_at(blocks, pointer, value)
     slo = data.draw(st.sampled_from(SLOS))
     whole = {o.id: o for o in judged(blocks, [slo]).slos[0].ballots[0].outcomes}

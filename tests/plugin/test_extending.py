@@ -47,6 +47,12 @@ def example(project):
     return project
 
 
+def test_the_example_under_pytester(example, pytester):
+    result = pytester.runpytest_subprocess("gates/", "-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines(["*release gate: GO*", "*slo *GO, quorum*probes pass*"])
+    assert result.ret == 0
+
+
 def told(result):
     text = result.stdout + result.stderr
     assert "Traceback" not in text, text
