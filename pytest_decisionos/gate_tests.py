@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class GateFailure(Failed):
     """A judged outcome that is no pass; shown as the outcome's own lines, without traceback."""
 
+    __module__ = "builtins"  # as pytest's own outcomes: the short summary names the class alone
+
     def __init__(self, outcome: Outcome, who: str) -> None:
         super().__init__("\n".join(outcome_lines(outcome, who)), pytrace=False)
         self.status = outcome.status

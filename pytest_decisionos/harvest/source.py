@@ -309,7 +309,7 @@ def find(pattern: str | Path) -> list[Path]:
     base = Path(path.anchor)
     try:
         found = sorted(p for p in base.glob(str(path.relative_to(base))) if p.is_file())
-    except (ValueError, IndexError, NotImplementedError) as fault:
+    except (ValueError, IndexError) as fault:
         raise UsageError(f"not a glob: {fault}", found=str(pattern)) from None
     if not found:
         raise LogError("no file matches", file=pattern)
