@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_decisionos.stats.burst import WINDOW_ALPHA, bursts
 from pytest_decisionos.stats.dispersion import dispersion
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ LOOK_BACK: Final = 6
 EWMA_ALPHA: Final = 0.3
 """Weight of the newest window in the moving average (Roberts, Technometrics 1:239, 1959, who
 advises 0.2 to 0.3)."""
-
-# What a burst has at least, as in stats/burst.py, which loads scipy: asked here first, a healthy
-# log never loads it.
-WORTH_A_TEST: Final = 5.0
-WORTH_RELATIVE: Final = 1.0
 
 CONTROL: Final = 1
 CANARY: Final = 2
@@ -157,19 +153,10 @@ def _find_bursts(
 def _spiked(
     events: list[int], trials: list[int], reference_events: list[int], reference_trials: list[int]
 ) -> list[bool]:
-    total, everything = sum(reference_events), sum(reference_trials)
-    rate = total / everything
-    if not any(
-        e - t * rate >= max(WORTH_A_TEST, WORTH_RELATIVE * t * rate)
-        for e, t in zip(events, trials, strict=True)
-    ):
-        return [False] * len(events)
-    from pytest_decisionos.stats.burst import WINDOW_ALPHA, bursts  # noqa: PLC0415 - scipy
-
     # A reference too short to show its dispersion counts as independent: that finds more, not less.
     d = dispersion(reference_events, reference_trials) or 1.0
     alpha = WINDOW_ALPHA / (2 * len(events))
-    return bursts(events, trials, total, everything, d, alpha=alpha)
+    return bursts(events, trials, sum(reference_events), sum(reference_trials), d, alpha=alpha)
 
 
 def anomaly(found: list[Window], warm_window: int) -> dict[str, Any]:

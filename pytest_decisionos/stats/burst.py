@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from scipy.special import betainc
-
 from pytest_decisionos.stats.dispersion import check_counts
 
 if TYPE_CHECKING:
@@ -85,6 +83,9 @@ def bursts(
         expected = requests * rate
         if count == 0 or count - expected < max(min_excess, min_relative * expected):
             return False
+        # Loaded here: a healthy log never needs it, and judging must start fast.
+        from scipy.special import betainc  # noqa: PLC0415 - as said
+
         inflation = spread * (1 + requests / reference_trials)
         shape = expected / (inflation - 1)
         return float(betainc(count, shape, 1 - 1 / inflation)) < alpha

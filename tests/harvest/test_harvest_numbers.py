@@ -6,6 +6,8 @@ import csv
 import gzip
 import json
 import random
+import subprocess
+import sys
 from collections import defaultdict
 from fnmatch import fnmatchcase
 
@@ -392,12 +394,14 @@ def test_the_anomaly_needs_two_windows(write_log):
     assert still.anomaly == {"is_spike": False, "ewma": 0, "ratio": None, "source": "log"}
 
 
-def test_worth_a_test_is_what_the_test_itself_asks():
-    from pytest_decisionos.harvest import windows
-    from pytest_decisionos.stats import burst
-
-    assert windows.WORTH_A_TEST == burst.MIN_EXCESS
-    assert windows.WORTH_RELATIVE == burst.MIN_RELATIVE
+def test_a_healthy_log_never_loads_scipy(write_log):
+    """Judging without limits must start fast."""
+    code = (
+        "import sys; from pathlib import Path; from pytest_decisionos.harvest.blocks import harvest;"
+        f"h = harvest([Path({str(write_log(n=2000))!r})], limits=False); assert h.windows;"
+        "assert 'scipy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @settings(
