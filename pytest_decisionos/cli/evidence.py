@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -284,16 +284,14 @@ def _bar() -> Iterator[Callable[[float, str], None] | None]:
         return
     bar = Progress(console=console, transient=True)
     task = bar.add_task("", total=1.0)
-    began = time.monotonic()
-
-    def tell(share: float, text: str) -> None:
-        if time.monotonic() - began > _BAR_AFTER_SEC:
-            bar.start()
-        bar.update(task, completed=share, description=shown(text, 40))
-
+    # A timer and not the next report: one large log reports nothing while it is parsed.
+    timer = threading.Timer(_BAR_AFTER_SEC, bar.start)
+    timer.start()
     try:
-        yield tell
+        yield lambda share, text: bar.update(task, completed=share, description=shown(text, 40))
     finally:
+        timer.cancel()
+        timer.join()
         bar.stop()
 
 
