@@ -178,7 +178,7 @@ def _json_relation(found: Columns, readable: Path) -> str:
     # ``JSON`` keeps each value's own spelling: true is no latency, "200" is no status.
     fields = ", ".join(f"{_literal(found.heads[i])}: 'JSON'" for i in found.index.values())
     return (
-        f"read_json({_literal(readable)}, format = 'newline_delimited', compression = 'none',"
+        f"read_json({_literal(readable)}, format = 'newline_delimited', compression = 'uncompressed',"
         f" ignore_errors = true, columns = {{{fields}}})"
     )
 
