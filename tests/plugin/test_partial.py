@@ -102,18 +102,21 @@ def test_a_hostile_conftest_never_makes_a_go_of_a_bad_release(project, name, how
     assert "action proceed" not in result.stdout
 
 
+HARMLESS = {"exit status", "reports pass", "calls pass", "exit in sessionfinish"}
+"""They say of a good run what is true anyway."""
+
+
 @pytest.mark.parametrize(
-    "name",
+    ("name", "how"),
     [
-        n
-        for n in HOSTILE
-        if n not in {"exit status", "reports pass", "calls pass", "exit in sessionfinish"}
+        (name, how)
+        for name in HOSTILE
+        for how in MODES
+        # xdist's own loop comes before a conftest's: everything is run, and GO is right.
+        if name not in HARMLESS and (name, bool(how)) != ("run nothing", True)
     ],
 )
-@pytest.mark.parametrize("how", MODES, ids=["plain", "xdist"])
 def test_a_hostile_conftest_takes_even_a_good_go_away(project, name, how):
-    if name == "run nothing" and how:
-        pytest.skip("xdist runs its own loop first: everything is run, and GO is right")
     assert project.pytest("gates/").returncode == 0
     project.write("gates/conftest.py", HOSTILE[name])
     result = project.pytest("gates/", *how)
