@@ -381,3 +381,45 @@ def test_the_comment_links_the_run(project):
         "https://github.example/o/r/actions/runs/42"
         in (project.path / "var/gate/comment.md").read_text()
     )
+
+
+@pytest.mark.parametrize("how", MODES, ids=["plain", "xdist"])
+def test_hostile_group_names_are_ids_like_any_other(project, how):
+    rule = {
+        "id": "each",
+        "metric": "/perf/latency_ms/p95",
+        "op": "<=",
+        "bound": 450,
+        "for_each": "route",
+    }
+    project.slo("slo-own", {"rules": [rule]})
+    blocks = healthy(datetime.now(UTC))
+    (group,) = (g for g in blocks["perf"]["groups"] if g["name"] == "/v1/cart")
+    names = [
+        "a\nb",
+        "x::y[z]@evidence",
+        "\x00\x1b[31m",
+        "한빛 ",
+        "",
+        "x" * 5000,
+        "::error::x",
+        "%0A",
+        "\u202e",
+        "a/../b",
+    ]
+    blocks["perf"]["groups"] = [{**group, "name": name} for name in names]
+    project.evidence(blocks)
+    result = project.pytest("gates/", "--junitxml=own.xml", *how)
+    assert result.returncode == 0, result.stdout[-3000:]
+    ids = {o["id"] for o in project.decision["slos"][0]["ballots"][0]["outcomes"]}
+    assert ids == {"rules.each", *(f"rules.each[{name}]" for name in names)}
+    blocks["perf"]["groups"] = [
+        {**group, "name": name, "latency_ms": {"p95": 9000.0}} for name in names
+    ]
+    project.evidence(blocks)
+    result = project.pytest("gates/", "--junitxml=own.xml", *how)
+    assert result.returncode == 1
+    assert "INTERNALERROR" not in result.stdout
+    assert "\x1b[31m\x00" not in result.stdout
+    for file in ("own.xml", "var/gate/junit.xml"):
+        ElementTree.parse(project.path / file)
