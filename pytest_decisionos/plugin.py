@@ -68,7 +68,7 @@ def request_of(config: pytest.Config) -> Request:
     evidence = setting(config, "evidence")
     return Request(
         root=root_of(config),
-        gate=Path(setting(config, "gate") or GATE),
+        gate=gate_of(config),
         phase=setting(config, "phase") or "cutover",
         now=datetime.now(UTC),
         evidence=Path(evidence) if evidence else None,
@@ -78,9 +78,19 @@ def request_of(config: pytest.Config) -> Request:
     )
 
 
+def base_of(config: pytest.Config) -> Path:
+    """Where default paths begin: here, or in pytest's root folder when run in a folder below it."""
+    return Path() if Path(GATE).is_file() else Path(os.path.relpath(config.rootpath))
+
+
 def root_of(config: pytest.Config) -> Path:
     """The target's root folder."""
-    return Path(setting(config, "root") or "var")
+    return Path(setting(config, "root") or base_of(config) / "var")
+
+
+def gate_of(config: pytest.Config) -> Path:
+    """The gate configuration."""
+    return Path(setting(config, "gate") or base_of(config) / GATE)
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -95,14 +105,15 @@ def gate_folders(config: pytest.Config) -> list[Path]:
         or config.getini("testpaths")
         or ["."]
     )
+    base = base_of(config)
     found: list[Path] = []
     for arg in named:
-        # Relative to this folder: a checkout may lie below a folder that is named gates too.
-        path = Path(os.path.relpath(str(arg).partition("::")[0]))
+        # Relative to the base: a checkout may lie below a folder that is named gates too.
+        path = Path(os.path.relpath(str(arg).partition("::")[0], base))
         if "gates" in path.parts:
-            found.append(Path(*path.parts[: path.parts.index("gates") + 1]))
-        elif (path / "gates").is_dir():
-            found.append(path / "gates")
+            found.append(base.joinpath(*path.parts[: path.parts.index("gates") + 1]))
+        elif (base / path / "gates").is_dir():
+            found.append(base / path / "gates")
     return found
 
 
@@ -119,7 +130,7 @@ def gate_files(config: pytest.Config) -> list[str]:
 
 def names_gates(config: pytest.Config) -> bool:
     """Whether this run is asked for gates: a ``gates`` folder is named, and there is a gate.yaml."""
-    return Path(setting(config, "gate") or GATE).is_file() and bool(gate_folders(config))
+    return gate_of(config).is_file() and bool(gate_folders(config))
 
 
 def run_of(config: pytest.Config) -> GateRun:
@@ -161,7 +172,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Give a new worker what was gathered, so that logs are read once and all judge the same."""
-    if (Path(setting(node.config, "gate") or GATE)).is_file():
+    if gate_of(node.config).is_file():
         run_of(node.config).hand_over(node)
 
 
