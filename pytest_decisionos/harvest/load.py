@@ -230,16 +230,11 @@ class _Logs:
         engine.run("kinds")
         variants = engine.run("variants")
         has_variants = any(variant for variant, *_ in variants)
-        kept, releases, strangers = self._check_variants(variants, has_variants=has_variants)
+        kept, releases = self._check_variants(variants, has_variants=has_variants)
         filtered = {(file, i): n for file, i, n in engine.run("filtered")}
-        whole = self.options.since is None and self.options.until is None
-        if whole and not strangers and engine.run("all_known") == [(True,)]:
-            engine.run("known_codes")
-            engine.run("kept_as_read")
-        else:
-            engine.run("codes", has_variants=has_variants)
-            engine.run("kept", **self.span)
-            engine.run("drop")
+        engine.run("codes", has_variants=has_variants)
+        engine.run("kept", **self.span)
+        engine.run("drop")
         self.tell(0.7, "measuring")
         [(count, first, last, canary_since)] = engine.run("span")
         if not count:
@@ -299,11 +294,11 @@ class _Logs:
 
     def _check_variants(
         self, variants: Sequence[tuple[str, str, int, int]], *, has_variants: bool
-    ) -> tuple[list[int], dict[str, str], dict[int, set[str]]]:
+    ) -> tuple[list[int], dict[str, str]]:
         """Refuse mixed releases, and more unknown variants than tolerated.
 
         Returns:
-            Rows kept by file, releases by variant, and unknown variants by file.
+            Rows kept by file, and releases by variant.
         """
         kept = [0] * len(self.sources)
         releases: dict[str, str] = {}
@@ -325,7 +320,7 @@ class _Logs:
                     next_step="cut the log with --since, or log each request's variant",
                 )
         self._check_bad(strangers)
-        return kept, releases, strangers
+        return kept, releases
 
     def _check_bad(self, strangers: dict[int, set[str]]) -> None:
         if sum(self.bad) <= self.options.max_bad_rows:

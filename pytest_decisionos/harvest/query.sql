@@ -25,46 +25,29 @@ END;
 -- hundred kinds of request stand for ten million rows, and only their hashes are kept.
 CREATE TABLE rows (
     file USMALLINT, t BIGINT, naive BOOLEAN, latency DOUBLE, error BOOLEAN, unavailable BOOLEAN,
-    signature BOOLEAN, kind UBIGINT, r UTINYINT, x UTINYINT, v UTINYINT, said VARCHAR[]
+    signature BOOLEAN, kind UBIGINT, said VARCHAR[]
 );
-CREATE TABLE known (
-    kind UBIGINT, names VARCHAR[], r UTINYINT, x UTINYINT, v UTINYINT, filtered INTEGER
-);
+-- Each kind once, whatever the number of files: the load joins it to every row.
+CREATE TABLE known (kind UBIGINT PRIMARY KEY, names VARCHAR[]);
 CREATE TABLE filters (i INTEGER, col VARCHAR, pattern VARCHAR);
--- The first filter that matches a kind, by its names.
-CREATE MACRO filter_of(names) AS (
-    SELECT min(i) FROM filters
-    WHERE CASE col WHEN 'route' THEN names[1] WHEN 'tenant' THEN names[2] ELSE names[3] END
-        GLOB pattern
-);
-CREATE MACRO variant_code(name) AS
-    CAST(CASE name WHEN 'control' THEN 1 WHEN 'canary' THEN 2 ELSE 0 END AS UTINYINT);
 CREATE TABLE zone (slot BIGINT, shift BIGINT);
 CREATE TABLE cuts (dim VARCHAR, code INTEGER, p50 DOUBLE, p95 DOUBLE, p99 DOUBLE);
 CREATE TABLE slow_above (v INTEGER, w BIGINT, ref_v INTEGER, ref_w BIGINT, bound DOUBLE);
 
 -- :known
--- The kinds in a sample of the log, with codes for their names (0: no name): rows of these kinds
--- get them while they are read. Of more than 100 names, the frequent ones must be counted first.
+-- The kinds in a sample of a large log.
 INSERT INTO known
-SELECT kind, names, least(r, 255), least(x, 255), variant_code(names[3]), filter_of(names) FROM (
-    SELECT *, CASE WHEN names[1] <> '' THEN dense_rank() OVER (ORDER BY names[1] = '', names[1])
-              ELSE 0 END AS r,
-        CASE WHEN names[2] <> '' THEN dense_rank() OVER (ORDER BY names[2] = '', names[2])
-        ELSE 0 END AS x
-    FROM (
-        SELECT hash($salt, route, tenant, variant, release) AS kind,
-            any_value([route, tenant, variant, release]) AS names
-        FROM source GROUP BY kind
-    )
-);
+SELECT hash($salt, route, tenant, variant, release) AS kind,
+    any_value([route, tenant, variant, release])
+FROM source GROUP BY kind
+ON CONFLICT DO NOTHING;
 
 -- :load
 INSERT INTO rows
 SELECT $file, CASE WHEN NOT bad THEN t END, naive, latency, status >= 500 OR status = 429,
-    status >= 500, signed_wrong, kind, k.r, k.x, CASE WHEN k.filtered IS NULL THEN k.v END,
+    status >= 500, signed_wrong, kind,
     CASE WHEN bad THEN [ts, CAST(status AS VARCHAR), CAST(latency AS VARCHAR), signature]
-         WHEN k.r IS NULL THEN [route, tenant, variant, release] END
+         WHEN k.names IS NULL THEN [route, tenant, variant, release] END
 FROM (
     SELECT *, hash($salt, route, tenant, variant, release) AS kind,
         t IS NULL OR status IS NULL OR latency IS NULL
@@ -100,7 +83,9 @@ WHERE t >= $since AND t < $until GROUP BY file, kind;
 -- :kinds
 CREATE TABLE kinds AS
 SELECT kind, names[1] AS route, names[2] AS tenant, names[3] AS variant, names[4] AS release,
-    filter_of(names) AS filtered
+    (SELECT min(i) FROM filters
+     WHERE CASE col WHEN 'route' THEN names[1] WHEN 'tenant' THEN names[2] ELSE names[3] END
+           GLOB pattern) AS filtered
 FROM (
     SELECT c.kind, any_value(coalesce(k.names, c.names)) AS names
     FROM counts c LEFT JOIN known k USING (kind) GROUP BY c.kind
@@ -130,21 +115,8 @@ WITH kept AS (
 )
 SELECT kind, route, tenant, coalesce(routes.code, 0)::UTINYINT AS r,
     coalesce(tenants.code, 0)::UTINYINT AS x,
-    variant_code(variant) AS v
+    CAST(CASE variant WHEN 'control' THEN 1 WHEN 'canary' THEN 2 ELSE 0 END AS UTINYINT) AS v
 FROM kept LEFT JOIN routes USING (route) LEFT JOIN tenants USING (tenant);
-
--- :all_known
--- Whether every row that counts was coded while it was read, with no name left over.
-SELECT count(*) = 0 FROM kinds LEFT JOIN known k USING (kind)
-WHERE k.r IS NULL OR k.r > 100 OR k.x > 100;
-
--- :known_codes
-CREATE TABLE codes AS SELECT kind, route, tenant, k.r, k.x, k.v
-FROM kinds JOIN known k USING (kind) WHERE kinds.filtered IS NULL;
-
--- :kept_as_read
-CREATE VIEW kept AS SELECT t, latency, error, unavailable, signature, r, x, v FROM rows
-WHERE v IS NOT NULL AND t IS NOT NULL;
 
 -- :names
 SELECT DISTINCT 'route', r, CASE WHEN r > 100 THEN '(other)' ELSE route END FROM codes WHERE r > 0

@@ -500,3 +500,22 @@ def test_names_of_a_large_log_are_learnt_from_a_sample(write_log, monkeypatch):
     assert combine(harvest([log]), None) == expected
     lines = write_log("".join(json.dumps(row) + "\n" for row in rows), name="a.jsonl")
     assert combine(harvest([lines]), None) == expected
+
+
+@pytest.mark.parametrize("pieces", [2, 5])
+def test_rotated_logs_that_are_sampled_count_every_row_once(tmp_path, monkeypatch, pieces):
+    rows = list(busy(n=5000))
+    (tmp_path / "whole.csv").write_text(csv_text(rows), "utf-8")
+    expected = harvest([tmp_path / "whole.csv"])
+    length = len(rows) // pieces
+    for i in range(pieces):
+        part_of = rows[i * length : (i + 1) * length]
+        (tmp_path / f"part-{i}.csv").write_text(csv_text(part_of), "utf-8")
+    # Small enough that each file gives a sample, and that samples of different files overlap.
+    monkeypatch.setattr(source_module, "MIN_PIECE", 100)
+    monkeypatch.setattr(source_module, "PIECES", 8)
+    cut = harvest([tmp_path / "part-*.csv"])
+    assert combine(cut, None) == combine(expected, None)
+    assert sum(s["rows"] for s in cut.sources) == len(kept(rows))
+    left_out = [sum(f["rows"] for f in s["filters"]) for s in cut.sources]
+    assert sum(left_out) == len(rows) - len(kept(rows))
