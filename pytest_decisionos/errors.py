@@ -6,7 +6,6 @@
     │   ├── LogError               request log
     │   └── PolicyError            SLO file, gate.yaml, labels
     ├── UsageError                 exit 4   options that contradict each other or the gate
-    ├── RefusedError               exit 2   a condition refuses what was asked
     └── DeniedError                exit 3   RBAC: a scope is missing
 
 Each error prints as one line: what, where (file, line, field), what was found, what was expected
@@ -107,12 +106,6 @@ class PolicyError(UnusableInputError):
 
 class UsageError(DecisionOSError):
     """Options that contradict each other, or that would loosen the gate."""
-
-
-class RefusedError(DecisionOSError):
-    """A condition refuses what was asked."""
-
-    exit_code = ExitCode.NO_GO
 
 
 class DeniedError(DecisionOSError):

@@ -39,7 +39,6 @@ def test_exit_codes():
     codes = {
         errors.UnusableInputError: 4,
         errors.UsageError: 4,
-        errors.RefusedError: 2,
         errors.DeniedError: 3,
         errors.LogError: 4,
     }

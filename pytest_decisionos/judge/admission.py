@@ -90,17 +90,19 @@ def admission(
     ]
 
 
+def _say(
+    check: str, source: str, status: Status, message: str, cause: str | None = None
+) -> Outcome:
+    return Outcome(id=check, status=status, cause=cause, message=message, source=source)
+
+
 def _integrity(fault: tuple[str, str] | None, source: str) -> Outcome:
     if fault is None:
         message = f"the digest of {source} is right; it says what changed, not who made it"
-        return Outcome(
-            id="evidence.integrity", status=Status.SUCCESSFUL, message=message, source=source
-        )
+        return _say("evidence.integrity", source, Status.SUCCESSFUL, message)
     cause, message = fault
     status = Status.FAILED if cause == "tampered" else Status.ERROR
-    return Outcome(
-        id="evidence.integrity", status=status, cause=cause, message=message, source=source
-    )
+    return _say("evidence.integrity", source, status, message, cause)
 
 
 def _blocks(blocks: Mapping[str, Any], source: str, required: Sequence[str]) -> Outcome:
@@ -114,11 +116,9 @@ def _blocks(blocks: Mapping[str, Any], source: str, required: Sequence[str]) -> 
             f"{name} is not an object" for name in wrong
         ]
         message = f"{', '.join(faults)} in {source}; gate.yaml requires {', '.join(required)}"
-        return Outcome(
-            id="evidence.blocks", status=Status.ERROR, cause=cause, message=message, source=source
-        )
+        return _say("evidence.blocks", source, Status.ERROR, message, cause)
     message = f"{source} has {', '.join(required) or 'every block that is required: none'}"
-    return Outcome(id="evidence.blocks", status=Status.SUCCESSFUL, message=message, source=source)
+    return _say("evidence.blocks", source, Status.SUCCESSFUL, message)
 
 
 def _target(blocks: Mapping[str, Any], source: str, target: Target) -> Outcome:
@@ -126,48 +126,23 @@ def _target(blocks: Mapping[str, Any], source: str, target: Target) -> Outcome:
     stated = meta.get("target") if isinstance(meta, dict) else None
     if stated is None:
         message = f"/meta/target is missing in {source}; this gate is for {target}"
-        return Outcome(
-            id="evidence.target",
-            status=Status.ERROR,
-            cause="missing",
-            message=message,
-            source=source,
-        )
+        return _say("evidence.target", source, Status.ERROR, message, "missing")
     try:
         found = Target.model_validate(stated)
     except ValidationError:
         message = (
             f"/meta/target is {shown(stated)} in {source}, not a target; this gate is for {target}"
         )
-        return Outcome(
-            id="evidence.target",
-            status=Status.ERROR,
-            cause="wrong_type",
-            message=message,
-            source=source,
-        )
+        return _say("evidence.target", source, Status.ERROR, message, "wrong_type")
     if found != target:
         message = f"{source} is about {shown(str(found), 300)}; this gate is for {target}"
-        return Outcome(
-            id="evidence.target",
-            status=Status.ERROR,
-            cause="foreign_target",
-            message=message,
-            source=source,
-        )
-    return Outcome(
-        id="evidence.target",
-        status=Status.SUCCESSFUL,
-        message=f"{source} is about {target}",
-        source=source,
-    )
+        return _say("evidence.target", source, Status.ERROR, message, "foreign_target")
+    return _say("evidence.target", source, Status.SUCCESSFUL, f"{source} is about {target}")
 
 
 def _harvest(blocks: Mapping[str, Any], source: str, limits: HarvestLimits) -> Outcome:
     def say(status: Status, cause: str | None, message: str) -> Outcome:
-        return Outcome(
-            id="evidence.harvest", status=status, cause=cause, message=message, source=source
-        )
+        return _say("evidence.harvest", source, status, message, cause)
 
     witness = blocks.get("witness")
     stated = witness if isinstance(witness, dict) else {}
