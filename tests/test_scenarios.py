@@ -1,15 +1,19 @@
 """The scenarios from logs to decision: the shipped evidence, and the whole way by the commands."""
 
+import csv
 import importlib.util
 import json
 import shutil
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pytest_decisionos.evidence.digest import digest
-from pytest_decisionos.harvest.sample import SCENARIOS
+from pytest_decisionos.harvest.blocks import harvest
+from pytest_decisionos.harvest.sample import SCENARIOS, write_sample
 from pytest_decisionos.judge.decide import decide
 from pytest_decisionos.judge.gather import Request, gather
 from pytest_decisionos.model.decision import Vote
@@ -178,7 +182,7 @@ def test_the_runbooks_harvest_commands(project):
         CHECKOUT / "jobs", project.path / "jobs", ignore=shutil.ignore_patterns("__pycache__")
     )
     project.dosctl("sample", "--out", "var/log", "--seed", "7", "--scenario", "thin-traffic")
-    for job, csv, out, block in (
+    for job, log, out, block in (
         ("jobs.evidence_harvest_reqlog", "var/log/reqlog.csv", "var/evidence/perf.json", "perf"),
         (
             "jobs.evidence_harvest_judgelog",
@@ -187,9 +191,31 @@ def test_the_runbooks_harvest_commands(project):
             "perf_judge",
         ),
     ):
-        result = project.run(job, "--csv", csv, "--out", out)
+        result = project.run(job, "--csv", log, "--out", out)
         assert result.returncode == 0, result.stderr
         assert json.loads((project.path / out).read_text())[block]["count"] > 1000
     result = project.run("jobs.evidence_build")
     assert result.returncode == 0, result.stderr
     assert (project.path / "var/evidence/latest.json").is_file()
+
+
+def test_rotated_logs_are_counted_as_a_plain_reader_counts(tmp_path):
+    """At real size, where each file is sampled: the harvest against csv and numpy."""
+    write_sample(tmp_path, seed=3, scenario="error-burst", end=samples.END)
+    text = (tmp_path / "reqlog.csv").read_text(encoding="utf-8")
+    head, *lines = text.splitlines(keepends=True)
+    rows = [row for row in csv.DictReader(text.splitlines()) if row["route"] != "/healthz"]
+    latencies = np.array([float(row["latency_ms"]) for row in rows])
+    errors = sum(int(row["status"]) >= 500 or row["status"] == "429" for row in rows)
+    for pieces in (1, 2, 3):
+        size = -(-len(lines) // pieces)
+        parts = [tmp_path / f"{pieces}-{i}.csv" for i in range(pieces)]
+        for i, part in enumerate(parts):
+            part.write_text(head + "".join(lines[i * size : (i + 1) * size]), encoding="utf-8")
+        perf = harvest(parts, limits=False).perf
+        assert (perf["count"], perf["errors"]) == (len(rows), errors)
+        expected = np.quantile(latencies, [0.5, 0.95, 0.99])
+        assert list(perf["latency_ms"].values()) == pytest.approx(list(expected), rel=1e-12)
+        for by in ("route", "tenant"):
+            counted = Counter(row[by] for row in rows if row[by])
+            assert {g["name"]: g["count"] for g in perf["groups"] if g["by"] == by} == counted
