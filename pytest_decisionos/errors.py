@@ -4,9 +4,15 @@
     ├── UnusableInputError         exit 4   a file that cannot be read as what it should be
     │   ├── EvidenceError          evidence document or block
     │   ├── LogError               request log
-    │   └── PolicyError            SLO file, gate.yaml, labels
+    │   ├── PolicyError            SLO file, gate.yaml, evidence.yaml, labels
+    │   ├── KeysError              key ring or private key
+    │   ├── TrustError             trust file
+    │   └── JournalError           index or another hash-chained journal
     ├── UsageError                 exit 4   options that contradict each other or the gate
-    └── DeniedError                exit 3   RBAC: a scope is missing
+    ├── RemoteError                exit 4   a service (SSM, S3) that does not do what was asked
+    ├── DeniedError                exit 3   RBAC: a scope is missing
+    └── RefusedError               exit 2   a condition does not hold
+        └── SignatureError         a signature or MAC that does not verify, or may not
 
 Each error prints as one line: what, where (file, line, field), what was found, what was expected
 and what to do next.
@@ -15,6 +21,7 @@ and what to do next.
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -104,6 +111,18 @@ class PolicyError(UnusableInputError):
     """An SLO file, gate.yaml or label catalogue that does not compile."""
 
 
+class KeysError(UnusableInputError):
+    """A key ring or private key that cannot be used; never tells a secret."""
+
+
+class TrustError(UnusableInputError):
+    """A trust file that cannot be used: broken, expired, rolled back, not pinned."""
+
+
+class JournalError(UnusableInputError):
+    """A hash-chained journal that is broken."""
+
+
 class UsageError(DecisionOSError):
     """Options that contradict each other, or that would loosen the gate."""
 
@@ -112,3 +131,25 @@ class DeniedError(DecisionOSError):
     """RBAC: the scope that this needs is not granted."""
 
     exit_code = ExitCode.DENIED
+
+
+class RemoteError(DecisionOSError):
+    """A service (SSM, S3) that cannot be reached or does not do what was asked."""
+
+
+class RefusedError(DecisionOSError):
+    """A condition does not hold, so it is not done."""
+
+    exit_code = ExitCode.NO_GO
+
+
+class SignatureError(RefusedError):
+    """A signature or MAC that does not verify, or whose key may not say this.
+
+    Attributes:
+        cause: reason code: ``tampered``, ``unknown_key``, ``wrong_role`` …
+    """
+
+    def __init__(self, what: str, *, cause: str, **where: Any) -> None:
+        super().__init__(what, **where)
+        self.cause = cause

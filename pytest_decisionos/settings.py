@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pytest_decisionos.errors import UsageError
@@ -22,9 +22,23 @@ class Settings(BaseSettings):
         judges: the judges to ask, separated by commas; empty means all (``DECISIONOS_JUDGES``).
         quorum: ``k/n`` to demand at least; empty means what the files say (``DECISIONOS_QUORUM``).
         allow_scopes: RBAC scopes granted (``DECISIONOS_ALLOW_SCOPES``); empty grants nothing.
+        kms_param_path: SSM path of the HMAC ring (``DECISIONOS_KMS_PARAM_PATH``); the first source.
+        judge_keys: the ring as JSON, or ``@FILE`` (``DECISIONOS_JUDGE_KEYS``); the second.
+        judge_hmac_key: one secret alone (``DECISIONOS_JUDGE_HMAC_KEY``); the third.
+        aws_region: of SSM and S3 (``AWS_REGION``).
+        keys_dir: folder of Ed25519 private keys, ``<role>.key`` and ``judge-<id>.key``
+            (``DECISIONOS_KEYS_DIR``).
+        trust: trust file (``DECISIONOS_TRUST``).
+        trust_sha256: the only digest that the trust file may have (``DECISIONOS_TRUST_SHA256``).
+        state_dir: where this host remembers what it has seen (``DECISIONOS_STATE_DIR``); None
+            means ``$XDG_STATE_HOME/decisionos``.
+        decision_max_age: how long after the end of the evidence's window a decision may be acted
+            on, seconds (``DECISIONOS_DECISION_MAX_AGE``).
     """
 
-    model_config = SettingsConfigDict(env_prefix="DECISIONOS_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DECISIONOS_", extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     root: Path = Path("var")
     gate: Path = Path("configs/gate.yaml")
@@ -34,6 +48,19 @@ class Settings(BaseSettings):
     judges: str = Field(default="", max_length=4096)
     quorum: str = Field(default="", max_length=16)
     allow_scopes: str = Field(default="", max_length=4096)
+    kms_param_path: str | None = Field(default=None, max_length=1024)
+    judge_keys: SecretStr | None = Field(default=None, max_length=1024 * 1024)
+    judge_hmac_key: SecretStr | None = Field(default=None, max_length=4096)
+    aws_region: str | None = Field(
+        default=None,
+        max_length=64,
+        validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"),
+    )
+    keys_dir: Path | None = None
+    trust: Path | None = None
+    trust_sha256: str = Field(default="", max_length=128)
+    state_dir: Path | None = None
+    decision_max_age: float = Field(default=900.0, gt=0, le=86_400, allow_inf_nan=False)
 
 
 def from_environment() -> Settings:
@@ -46,8 +73,10 @@ def from_environment() -> Settings:
         return Settings()
     except ValidationError as fault:
         first = fault.errors(include_url=False)[0]
-        name = "DECISIONOS_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise UsageError(first["msg"], field=name, found=first["input"]) from None
+        place = "_".join(str(part) for part in first["loc"]).upper()
+        name = place if place.startswith("AWS_") else f"DECISIONOS_{place}"
+        found = None if "KEY" in name else first["input"]  # a secret is never told
+        raise UsageError(first["msg"], field=name, found=found) from None
 
 
 def split(text: str) -> list[str]:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_decisionos.cli.lazy import LazyGroup
+from pytest_decisionos.cli.progress import progress_bar
 from pytest_decisionos.errors import UsageError, shown
 from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.model.target import Target
 from pytest_decisionos.settings import from_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from pytest_decisionos.harvest.options import Options
-
-_BAR_AFTER_SEC = 2.0
 
 _BUILD_EXAMPLES = """\b
 Examples:
@@ -37,9 +35,23 @@ Examples:
 """
 
 
-@click.group()
+_HOME = "pytest_decisionos.cli.evidence_"
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "seal": (f"{_HOME}store:seal", "Seal a document: digest, and with keys a MAC."),
+        "verify": (f"{_HOME}store:verify", "Check the seal of documents."),
+        "merge": (f"{_HOME}store:merge", "Put blocks from elsewhere into a document."),
+        "lock": (f"{_HOME}store:lock", "Make a document LOCKED: read-only, never overwritten."),
+        "index": (f"{_HOME}archive:index", "Index all documents, or verify the index."),
+        "gc": (f"{_HOME}archive:gc", "Delete what nobody needs any longer; dry-run by default."),
+        "objectlock": (f"{_HOME}objectlock:objectlock", "Lock documents in S3, and verify it."),
+    },
+)
 def evidence() -> None:
-    """Build evidence from request logs."""
+    """Build, seal, lock, index and archive evidence."""
 
 
 def _how(command: Any) -> Any:
@@ -142,7 +154,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
             expected="reqlog.csv or judgelog.csv",
             next_step="name one with --reqlog, or try with `dosctl sample`",
         )
-    with _bar() as progress:
+    with progress_bar() as progress:
         document = build_evidence(inputs, now=datetime.now(UTC), progress=progress)
     path = out or root / "evidence/latest.json"
     write_evidence(path, document)
@@ -176,7 +188,7 @@ def harvest(  # noqa: PLR0917 - click passes every option by name
 
     root = root or from_environment().root
     name = "perf" if role == "reqlog" else "perf_judge"
-    with _bar() as progress:
+    with progress_bar() as progress:
         document = harvest_block(
             logs or (root / f"log/{role}.csv",),
             role=role,
@@ -270,29 +282,6 @@ def _options(
     } | {name: None if at is None else to_ms(at) for name, at in instants.items()}
     stated: Mapping[str, Any] = {name: value for name, value in given.items() if value is not None}
     return Options(**stated, filters=(*DEFAULT_FILTERS, *filters))
-
-
-@contextlib.contextmanager
-def _bar() -> Iterator[Callable[[float, str], None] | None]:
-    """A progress bar on standard error: only for people, only for work that takes a while."""
-    from rich.console import Console  # noqa: PLC0415 - slow to load
-    from rich.progress import Progress  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    bar = Progress(console=console, transient=True)
-    task = bar.add_task("", total=1.0)
-    # A timer and not the next report: one large log reports nothing while it is parsed.
-    timer = threading.Timer(_BAR_AFTER_SEC, bar.start)
-    timer.start()
-    try:
-        yield lambda share, text: bar.update(task, completed=share, description=shown(text, 40))
-    finally:
-        timer.cancel()
-        timer.join()
-        bar.stop()
 
 
 def _digested(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from pytest_decisionos import __version__
 from pytest_decisionos.errors import PolicyError, UnusableInputError, UsageError
-from pytest_decisionos.evidence.store import write_atomic
 from pytest_decisionos.model.strict_json import read_bytes
 from pytest_decisionos.model.target import Target
+from pytest_decisionos.trust.files import write_atomic
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = ("gates/*.py", "configs/**/*.json", "configs/**/*.yaml")

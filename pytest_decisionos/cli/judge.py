@@ -23,7 +23,14 @@ def judge() -> None:
     """Judge evidence by a quorum of judges."""
 
 
-@judge.command()
+_QUORUM = """\b
+Example:
+  dosctl judge quorum --slo configs/slo/slo-judge-infra.json \\
+    --evidence var/evidence/latest.json --quorum 2/3
+"""
+
+
+@judge.command(epilog=_QUORUM)
 @click.option("--slo", required=True, type=click.Path(path_type=Path), help="SLO file to judge by.")
 @click.option(
     "--evidence",
@@ -58,14 +65,9 @@ def quorum(  # noqa: PLR0917 - click passes each option by name
     phase: str | None,
     as_json: bool,
 ) -> int:
-    r"""Judge evidence by one SLO, and print how each judge voted.
+    """Judge evidence by one SLO, and print how each judge voted.
 
     Needs the scope judge:run. Exit status: 0 GO, 2 NO-GO, 3 denied, 4 unusable input, 10 HOLD.
-
-    \b
-    Example:
-      dosctl judge quorum --slo configs/slo/slo-judge-infra.json \\
-        --evidence var/evidence/latest.json --quorum 2/3
     """
     settings = from_environment()
     rbac.require(settings.allow_scopes, "judge:run")

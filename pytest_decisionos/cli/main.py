@@ -3,67 +3,55 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import sys
 
 import click
 
 import pytest_decisionos
+from pytest_decisionos.cli.lazy import LazyGroup
 from pytest_decisionos.errors import DecisionOSError, ExitCode, shown
 
 COMMANDS = {
-    "evidence": ("pytest_decisionos.cli.evidence:evidence", "Build evidence from request logs."),
+    "decision": ("pytest_decisionos.cli.decision:decision", "Sign decisions, and look at them."),
+    "evidence": (
+        "pytest_decisionos.cli.evidence:evidence",
+        "Build, seal, lock, index and archive evidence.",
+    ),
     "init": (
         "pytest_decisionos.cli.init:init",
         "Write gates, configuration and a workflow into a repository.",
     ),
     "judge": ("pytest_decisionos.cli.judge:judge", "Judge evidence by a quorum of judges."),
+    "keys": ("pytest_decisionos.cli.keys:keys", "Make, list, check, rotate and revoke keys."),
     "sample": ("pytest_decisionos.cli.sample:sample", "Write realistic sample logs."),
     "slo": ("pytest_decisionos.cli.slo:slo", "Lint, explain and describe SLO files."),
+    "trust": ("pytest_decisionos.cli.trust:trust", "Make, show and verify the trust file."),
+    "verify": ("pytest_decisionos.cli.verify:verify", "Check a decision's bundle, offline."),
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called: start-up time is a feature."""
+_EPILOG = """\b
+Example:
+  dosctl sample --out var/log --seed 7
+  dosctl evidence build
+  DECISIONOS_ALLOW_SCOPES=judge:run dosctl judge quorum \\
+    --slo configs/slo/slo-judge-infra.json --quorum 2/3
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names of the commands."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """The command of that name, imported now."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        gc.disable()  # a module is no garbage, and Python would look for some all the while
-        try:
-            command: click.Command = getattr(importlib.import_module(module), name)
-        finally:
-            gc.enable()
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
-        """The commands with their short help, none of them imported."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in sorted(COMMANDS.items())])
+\b
+Exit status: 0 GO or done, 2 NO-GO or refused, 3 denied, 4 unusable input,
+10 HOLD.
+"""
 
 
 @click.group(
     cls=LazyGroup,
+    lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88},
-    epilog="Exit status: 0 GO or done, 2 NO-GO or refused, 3 denied, 4 unusable input, 10 HOLD.",
+    epilog=_EPILOG,
 )
 @click.version_option(pytest_decisionos.__version__, prog_name="dosctl")
 def cli() -> None:
-    r"""DecisionOS release gate: may this release go on?
-
-    \b
-    Example:
-      dosctl sample --out var/log --seed 7
-      dosctl evidence build
-      DECISIONOS_ALLOW_SCOPES=judge:run dosctl judge quorum \\
-        --slo configs/slo/slo-judge-infra.json --quorum 2/3
-    """
+    """DecisionOS release gate: may this release go on?"""
 
 
 def main(args: list[str] | None = None) -> None:

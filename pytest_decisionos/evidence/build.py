@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_decisionos.errors import EvidenceError, UsageError
-from pytest_decisionos.evidence.digest import digest
-from pytest_decisionos.evidence.store import write_atomic
+from pytest_decisionos.evidence.seal import sealed
 from pytest_decisionos.harvest.blocks import Harvest, combine, harvest
 from pytest_decisionos.harvest.options import Options
 from pytest_decisionos.harvest.source import find
 from pytest_decisionos.harvest.times import time_text, to_ms
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.target import Target
+from pytest_decisionos.trust.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -149,12 +149,6 @@ def _witness(logs: Sequence[Harvest], options: Options) -> dict[str, Any]:
         "sources": [source for log in logs for source in log.sources],
         "harvest": options.as_block(),
     }
-
-
-def sealed(blocks: Mapping[str, Any]) -> dict[str, Any]:
-    """The document with ``integrity.signature_sha256`` over its blocks."""
-    bare = {name: value for name, value in blocks.items() if name != "integrity"}
-    return bare | {"integrity": {"signature_sha256": digest(bare)}}
 
 
 def _document(logs: Mapping[str, Harvest], inputs: Inputs, now: datetime) -> dict[str, Any]:

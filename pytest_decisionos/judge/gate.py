@@ -13,9 +13,9 @@ from pytest_decisionos.errors import PolicyError, UsageError
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.base import Frozen
 from pytest_decisionos.model.policy import Quorum
+from pytest_decisionos.model.policy_text import read_policy
 from pytest_decisionos.model.target import Target
-from pytest_decisionos.slo.source import read_policy
-from pytest_decisionos.slo.validate import validate
+from pytest_decisionos.model.validate import validate
 
 Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 FileName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4096)]

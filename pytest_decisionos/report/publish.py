@@ -6,11 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.errors import UsageError, shown
-from pytest_decisionos.evidence.store import write_atomic
 from pytest_decisionos.hookspecs import plugins
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.report.comment import comment_markdown
 from pytest_decisionos.report.junit import junit_xml
+from pytest_decisionos.trust.files import write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from pytest_decisionos.errors import PolicyError, UsageError
 from pytest_decisionos.model.policy import Rule, Slo
+from pytest_decisionos.model.policy_text import line_of, read_policy
+from pytest_decisionos.model.validate import validate
 from pytest_decisionos.slo.blocks import block_rules, custom_rule
 from pytest_decisionos.slo.schema import SloFile
-from pytest_decisionos.slo.source import line_of, read_policy
-from pytest_decisionos.slo.validate import validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -7,14 +7,14 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from pytest_decisionos.errors import PolicyError, shown
+from pytest_decisionos.errors import PolicyError, UnusableInputError, shown
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import parse_time, read_evidence
 from pytest_decisionos.model.outcome import quantity
+from pytest_decisionos.model.policy_text import line_of, read_policy
+from pytest_decisionos.model.validate import dotted, faults
 from pytest_decisionos.slo.compile import compile_slo
 from pytest_decisionos.slo.schema import SloFile
-from pytest_decisionos.slo.source import line_of, read_policy
-from pytest_decisionos.slo.validate import dotted, faults
 from pytest_decisionos.slo.waivers import expiry, waiver_fault
 from pytest_decisionos.stats.samples import smallest_n
 
@@ -129,7 +129,7 @@ def traffic_seen(evidence: Path) -> float | None:
     return count / seconds if seconds > 0 else None
 
 
-def _of_error(fault: PolicyError) -> Finding:
+def _of_error(fault: UnusableInputError) -> Finding:
     message = fault.what
     if fault.found is not None:
         message += f"; found {shown(fault.found)}"

@@ -371,9 +371,9 @@ def test_jobs_work_as_the_runbook_writes_them(root):
 
 
 def test_a_progress_bar_for_people(root, monkeypatch, capsys):
-    from pytest_decisionos.cli import evidence as module
+    from pytest_decisionos.cli import progress as module
 
-    monkeypatch.setattr(module, "_BAR_AFTER_SEC", 0.0)
+    monkeypatch.setattr(module, "AFTER_SEC", 0.0)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")

@@ -8,10 +8,10 @@ import jsonschema
 import pytest
 
 from pytest_decisionos.judge.gate import load_gate, load_labels
+from pytest_decisionos.model.policy_text import read_policy
 from pytest_decisionos.slo.compile import load_slo
 from pytest_decisionos.slo.lint import lint
 from pytest_decisionos.slo.schema import SloFile
-from pytest_decisionos.slo.source import read_policy
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SLOS = sorted((CONFIGS / "slo").iterdir())

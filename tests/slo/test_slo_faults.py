@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from pytest_decisionos.errors import PolicyError
 from pytest_decisionos.judge.gate import GateFile
+from pytest_decisionos.model.policy_text import line_of, parse_policy
+from pytest_decisionos.model.validate import faults
 from pytest_decisionos.slo.compile import load_slo
 from pytest_decisionos.slo.lint import lint
 from pytest_decisionos.slo.schema import SloFile
-from pytest_decisionos.slo.source import line_of, parse_policy
-from pytest_decisionos.slo.validate import faults
 
 DATA = Path(__file__).parents[1] / "data" / "slo"
 FOLDERS = sorted(DATA.glob("fail_*"))

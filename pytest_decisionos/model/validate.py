@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from pytest_decisionos.errors import PolicyError
-from pytest_decisionos.slo.source import line_of
+from pytest_decisionos.errors import PolicyError, UnusableInputError
+from pytest_decisionos.model.policy_text import line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,50 +28,67 @@ _TYPES = {
 }
 
 
-def faults(model: type[BaseModel], document: object, file: Path, data: bytes) -> list[PolicyError]:
+def faults(
+    model: type[BaseModel],
+    document: object,
+    file: Path,
+    data: bytes,
+    error: type[UnusableInputError] = PolicyError,
+) -> list[UnusableInputError]:
     """Every fault of ``document`` held against ``model``, in the order of the file's fields."""
     if not isinstance(document, dict):
         what = "nothing in it" if document is None else _TYPES["model_type"]
         expected = f"fields such as {', '.join(list(model.model_fields)[:3])}"
-        return [PolicyError(what, file=file, found=_short(document), expected=expected)]
+        return [error(what, file=file, found=_short(document), expected=expected)]
     try:
         model.model_validate(document)
-    except ValidationError as error:
-        found: dict[Location, PolicyError] = {}
-        for fault in error.errors(include_url=False, include_context=False):
+    except ValidationError as invalid:
+        found: dict[Location, UnusableInputError] = {}
+        for fault in invalid.errors(include_url=False, include_context=False):
             location = _in_document(fault, document)
             # Each member of a union complains about the same place: the first one speaks.
             if location not in found:
-                found[location] = _as_error(model, fault, location, file, data)
+                found[location] = _as_error(model, fault, location, file, data, error)
         # And one that got further into the same place knows better what was meant.
         outer = {location[:depth] for location in found for depth in range(len(location))}
         return [fault for location, fault in found.items() if location not in outer]
     return []
 
 
-def validate(model: type[Model], document: object, file: Path, data: bytes) -> Model:
+def validate(
+    model: type[Model],
+    document: object,
+    file: Path,
+    data: bytes,
+    error: type[UnusableInputError] = PolicyError,
+) -> Model:
     """``document`` as ``model``.
 
     Raises:
-        PolicyError: the first fault, with its path, line and, for an unknown field, the nearest
+        UnusableInputError: (as ``error``) the first fault, with its path, line and, for an unknown field, the nearest
             known name.
     """
     try:
         return model.model_validate(document)
     except ValidationError:
-        raise faults(model, document, file, data)[0] from None
+        raise faults(model, document, file, data, error)[0] from None
 
 
-def _as_error(
-    model: type[BaseModel], fault: ErrorDetails, location: Location, file: Path, data: bytes
-) -> PolicyError:
+def _as_error(  # noqa: PLR0917 - called in one place
+    model: type[BaseModel],
+    fault: ErrorDetails,
+    location: Location,
+    file: Path,
+    data: bytes,
+    error: type[UnusableInputError],
+) -> UnusableInputError:
     kind, message = fault["type"], fault["msg"]
     line = line_of(data, location)
     field = dotted(location) or None
     if kind == "extra_forbidden":
         known = _fields_at(model, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        return PolicyError(
+        return error(
             "unknown field",
             file=file,
             line=line,
@@ -80,11 +97,11 @@ def _as_error(
             next_step=f"did you mean {near[0]}?" if near else None,
         )
     if kind == "missing":
-        return PolicyError("a required field is missing", file=file, line=line, field=field)
+        return error("a required field is missing", file=file, line=line, field=field)
     if kind == "value_error":  # our own: the message says what was found
-        return PolicyError(message.removeprefix("Value error, "), file=file, line=line, field=field)
+        return error(message.removeprefix("Value error, "), file=file, line=line, field=field)
     what = _TYPES.get(kind, message)
-    return PolicyError(what, file=file, line=line, field=field, found=_short(fault["input"]))
+    return error(what, file=file, line=line, field=field, found=_short(fault["input"]))
 
 
 def _short(value: object) -> object:

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from pytest_decisionos.errors import UsageError
-from pytest_decisionos.evidence.store import write_atomic
+from pytest_decisionos.trust.files import write_atomic
 
 
 def test_writes_with_folders_and_mode(tmp_path):

@@ -1,0 +1,145 @@
+"""Ed25519 keys (RFC 8032): private ones in 0600 PEM files, public ones as PEM, named by digest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from pytest_decisionos.errors import KeysError, UsageError
+from pytest_decisionos.model import strict_json
+from pytest_decisionos.trust.files import read_private, write_new
+from pytest_decisionos.trust.keys import fingerprint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_PEM_BYTES: Final = 4096
+
+
+class PublicKey:
+    """A public key.
+
+    Attributes:
+        keyid: SHA-256 of its 32 raw bytes, hexadecimal: it cannot name another key.
+        pem: as SubjectPublicKeyInfo PEM, which OpenSSL reads.
+    """
+
+    def __init__(self, key: Ed25519PublicKey) -> None:
+        self._key = key
+        self.keyid = fingerprint(key.public_bytes_raw())
+        self.pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """Whether ``signature`` (64 bytes) of ``message`` was made with the private key."""
+        try:
+            self._key.verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class PrivateKey:
+    """A private key; its repr tells its public name only."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public = PublicKey(key.public_key())
+
+    def __repr__(self) -> str:
+        return f"<private key of {self.public.keyid[:16]}…>"
+
+    @property
+    def keyid(self) -> str:
+        """The name of its public key."""
+        return self.public.keyid
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of ``message``, 64 bytes; the same every time (RFC 8032 §5.1.6)."""
+        return self._key.sign(message)
+
+
+def generate() -> PrivateKey:
+    """A new key from the operating system's random numbers."""
+    return PrivateKey(Ed25519PrivateKey.generate())
+
+
+def from_seed(seed: bytes) -> PrivateKey:
+    """The key of a 32-byte seed: for published vectors and made-up test data."""
+    return PrivateKey(Ed25519PrivateKey.from_private_bytes(seed))
+
+
+def write_private(path: Path, key: PrivateKey) -> None:
+    """Write ``key`` as PKCS #8 PEM, mode 0600, and its public key beside it as ``.pub``.
+
+    Raises:
+        UsageError: one of the two is there already, or cannot be written.
+    """
+    pem = key._key.private_bytes(  # noqa: SLF001 - nobody else writes it
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    public = path.with_name(path.name.removesuffix(".key") + ".pub")
+    for file, data, mode in ((path, pem, 0o600), (public, key.public.pem.encode(), 0o644)):
+        if not write_new(file, data, mode=mode):
+            raise UsageError(
+                "is there already: a key is never overwritten",
+                file=file,
+                next_step="name another file, or move this one away",
+            )
+
+
+def load_private(path: Path) -> PrivateKey:
+    """Read a private key.
+
+    Raises:
+        KeysError: it is missing, others may read it, or it is no Ed25519 key in PEM.
+    """
+    data = read_private(path, max_bytes=MAX_PEM_BYTES)
+    try:
+        key = load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeysError(
+            "not an Ed25519 private key",
+            file=path,
+            expected="PKCS #8 in PEM, without password",
+            next_step="make one with `dosctl keys gen --role`",
+        )
+    return PrivateKey(key)
+
+
+def parse_public(pem: str | bytes, file: object = None) -> PublicKey:
+    """A public key from its PEM.
+
+    Raises:
+        KeysError: it is no Ed25519 public key in PEM.
+    """
+    try:
+        data = pem.encode() if isinstance(pem, str) else pem
+        key = load_pem_public_key(data) if len(data) <= MAX_PEM_BYTES else None
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise KeysError("not an Ed25519 public key in PEM", file=file)
+    return PublicKey(key)
+
+
+def load_public(path: Path) -> PublicKey:
+    """Read a public key.
+
+    Raises:
+        KeysError: it is missing, or no Ed25519 public key in PEM.
+    """
+    return parse_public(
+        strict_json.read_bytes(path, error=KeysError, max_bytes=MAX_PEM_BYTES), path
+    )
