@@ -63,7 +63,8 @@ def request_of(config: pytest.Config) -> Request:
     from datetime import UTC, datetime
 
     from pytest_decisionos.judge.gather import Request
-    from pytest_decisionos.settings import split
+    from pytest_decisionos.settings import from_environment, split
+    from pytest_decisionos.trust.sources import ring_of
 
     evidence = setting(config, "evidence")
     return Request(
@@ -75,6 +76,7 @@ def request_of(config: pytest.Config) -> Request:
         more_slos=tuple(split(setting(config, "slo"))),
         judges=tuple(split(setting(config, "judges"))),
         quorum=setting(config, "quorum"),
+        ring=ring_of(from_environment()),
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from pytest_decisionos.testing import healthy, sealed
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "services.ceph"]
 # A shared machine stalls; and CI shall judge the change, not the luck of the draw.
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)

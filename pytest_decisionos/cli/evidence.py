@@ -126,13 +126,14 @@ def build(  # noqa: PLR0917 - click passes every option by name
     """Build the evidence document from logs, in one step.
 
     Without options it reads log/reqlog.csv, log/judgelog.csv and log/lb.csv of the root folder,
-    as far as they are there, and writes evidence/latest.json.
+    as far as they are there, and writes evidence/latest.json. With keys configured it is sealed
+    with their MAC, without any with its digest only. evidence.yaml beside gate.yaml may say what
+    to mask; a value under the name of a secret is refused.
     """
-    from pytest_decisionos.evidence.build import (  # noqa: PLC0415 - loads duckdb
-        Inputs,
-        build_evidence,
-        write_evidence,
-    )
+    from pytest_decisionos.evidence.build import Inputs, build_evidence  # noqa: PLC0415 - loads duckdb
+    from pytest_decisionos.evidence.config import load_config  # noqa: PLC0415 - the same
+    from pytest_decisionos.evidence.document import publish  # noqa: PLC0415 - the same
+    from pytest_decisionos.trust.sources import ring_of  # noqa: PLC0415 - only where it is sealed
 
     settings = from_environment()
     root = root or settings.root
@@ -154,10 +155,14 @@ def build(  # noqa: PLR0917 - click passes every option by name
             expected="reqlog.csv or judgelog.csv",
             next_step="name one with --reqlog, or try with `dosctl sample`",
         )
+    privacy = load_config((gate or settings.gate).parent / "evidence.yaml").privacy
+    ring = ring_of(settings)
     with progress_bar() as progress:
-        document = build_evidence(inputs, now=datetime.now(UTC), progress=progress)
+        document = build_evidence(
+            inputs, now=datetime.now(UTC), ring=ring, privacy=privacy, progress=progress
+        )
     path = out or root / "evidence/latest.json"
-    write_evidence(path, document)
+    publish(path, document)
     if as_json:
         click.echo(json.dumps(_digested(path, document), ensure_ascii=False))
     else:
@@ -184,7 +189,8 @@ def harvest(  # noqa: PLR0917 - click passes every option by name
     The file holds the block perf (of a judgelog: perf_judge), canary and anomaly if the log gives
     them, and in witness which bytes they were made from.
     """
-    from pytest_decisionos.evidence.build import harvest_block, write_evidence  # noqa: PLC0415
+    from pytest_decisionos.evidence.build import harvest_block  # noqa: PLC0415 - loads duckdb
+    from pytest_decisionos.evidence.document import write_evidence  # noqa: PLC0415 - the same
 
     root = root or from_environment().root
     name = "perf" if role == "reqlog" else "perf_judge"
@@ -289,6 +295,7 @@ def _digested(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "evidence": str(path),
         "sha256": integrity.get("signature_sha256"),
+        "key_id": (integrity.get("mac") or {}).get("key_id"),
         "window": (document.get("meta") or {}).get("window"),
         "counts": {
             name: document[name]["count"] for name in ("perf", "perf_judge") if name in document
@@ -338,6 +345,9 @@ def _table(path: Path, document: Mapping[str, Any]) -> str:
             + (f", {source['bad_rows']:,} unreadable" if source["bad_rows"] else "")
             + (", last line unfinished" if source["unterminated"] else "")
         )
+    if "integrity" in document:
+        mac = document["integrity"].get("mac")
+        lines.append(f"seal: MAC of key {mac['key_id']}" if mac else "seal: digest only, unsigned")
     return "\n".join([*lines, f"→ {path}"])
 
 

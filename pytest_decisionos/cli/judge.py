@@ -14,6 +14,7 @@ from pytest_decisionos.judge.gather import Request, gather
 from pytest_decisionos.model.decision import Verdict
 from pytest_decisionos.settings import from_environment, split
 from pytest_decisionos.trust import rbac
+from pytest_decisionos.trust.sources import ring_of
 
 _EXIT = {Verdict.GO: ExitCode.GO, Verdict.HOLD: ExitCode.HOLD, Verdict.NO_GO: ExitCode.NO_GO}
 
@@ -80,6 +81,7 @@ def quorum(  # noqa: PLR0917 - click passes each option by name
         only_slo=slo,
         judges=tuple(split(settings.judges if judges is None else judges)),
         quorum=settings.quorum if k_of_n is None else k_of_n,
+        ring=ring_of(settings),
     )
     checks = request.loaded_gate.phase(request.phase).check_list()
     decision = decide(with_checks(gather(request), checks, request.root))

@@ -12,7 +12,7 @@ from pytest_decisionos.cli.lazy import LazyGroup
 from pytest_decisionos.errors import DecisionOSError, ExitCode, shown
 
 COMMANDS = {
-    "decision": ("pytest_decisionos.cli.decision:decision", "Sign decisions, and look at them."),
+    "decision": ("pytest_decisionos.cli.decision:decision", "Sign decisions."),
     "evidence": (
         "pytest_decisionos.cli.evidence:evidence",
         "Build, seal, lock, index and archive evidence.",

@@ -1,4 +1,4 @@
-"""Logs and blocks → one evidence document, sealed with its digest."""
+"""Logs and blocks → one sealed evidence document."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from pytest_decisionos.errors import EvidenceError, UsageError
+from pytest_decisionos.errors import UsageError
+from pytest_decisionos.evidence.config import Privacy
+from pytest_decisionos.evidence.document import read_block, write_evidence
+from pytest_decisionos.evidence.privacy import masked, refuse_secrets
 from pytest_decisionos.evidence.seal import sealed
 from pytest_decisionos.harvest.blocks import Harvest, combine, harvest
 from pytest_decisionos.harvest.options import Options
 from pytest_decisionos.harvest.source import find
 from pytest_decisionos.harvest.times import time_text, to_ms
-from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.target import Target
-from pytest_decisionos.trust.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from pytest_decisionos.trust.keys import KeyRing
+
 VERSION: Final = "1"
-HARVESTED: Final = ("meta", "perf", "perf_judge", "canary", "witness", "integrity")
-"""Blocks that only the logs, or the builder, can give."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def build_evidence(
     inputs: Inputs,
     *,
     now: datetime,
+    ring: KeyRing | None = None,
+    privacy: Privacy = Privacy(),  # noqa: B008 - it is frozen
     progress: Callable[[float, str], None] | None = None,
 ) -> dict[str, Any]:
     """Build the evidence document.
@@ -63,14 +66,19 @@ def build_evidence(
     Args:
         inputs: what from.
         now: the time here; rows from after it are refused, and it becomes ``generated_at``.
+        ring: the keys whose active one for evidence makes the MAC; None seals with the digest only.
+        privacy: what is masked, and what is refused.
         progress: told the share of the work that is done (0 to 1) and what is next.
 
     Raises:
         LogError: a log cannot be harvested.
-        EvidenceError: a block file cannot be used.
+        EvidenceError: a block file cannot be used, or holds what looks like a secret.
+        KeysError: no key is active for evidence.
         UsageError: the inputs contradict each other.
     """
     tell = progress or (lambda _share, _text: None)
+    if ring is not None:
+        ring.signing("evidence", now)  # before the work, not after it
     extra = {name: read_block(name, path) for name, path in inputs.blocks.items()}
     options, start = inputs.options, None if inputs.step_start is None else to_ms(inputs.step_start)
     roles = {
@@ -105,8 +113,9 @@ def build_evidence(
         start = start if start is not None else logs[role].step_start
     blocks = _document(logs, inputs, now)
     # What is given wins over what is computed: only ``anomaly`` can be both.
-    blocks |= extra
-    return sealed(blocks)
+    blocks = masked(blocks | extra, privacy)
+    refuse_secrets(blocks, privacy)
+    return sealed(blocks, ring, now=now)
 
 
 def harvest_block(
@@ -210,49 +219,6 @@ def _check_names(files: Mapping[str, Sequence[Path]]) -> None:
                 next_step="rename one: evidence names its logs without folders",
             )
         seen[path.name] = path
-
-
-def read_block(name: str, path: Path) -> Any:
-    """A block that does not come from the logs: the file holds the block, or ``{name: block}``.
-
-    Raises:
-        EvidenceError: the file is not strict JSON, or not an object.
-        UsageError: the name is one that only the logs can give.
-    """
-    if name in HARVESTED:
-        raise UsageError(
-            f"--block cannot give {name}: it is made from the logs",
-            found=f"{name}={path}",
-            next_step="leave it out",
-        )
-    if not name.isidentifier() or len(name) > 64:
-        raise UsageError("not a block name", field="--block", found=name, expected="NAME=FILE")
-    block, _ = strict_json.read(path, error=EvidenceError)
-    if isinstance(block, dict) and set(block) == {name}:
-        block = block[name]
-    if not isinstance(block, dict):
-        raise EvidenceError("not a block", file=path, found=block, expected="an object")
-    return block
-
-
-def write_evidence(path: Path, document: Mapping[str, Any]) -> bytes:
-    """Write an evidence document atomically; returns its bytes.
-
-    Raises:
-        EvidenceError: it would be larger than a reader takes.
-        UsageError: the file cannot be written.
-    """
-    data = strict_json.dumps(document).encode()
-    if len(data) > strict_json.MAX_BYTES:
-        raise EvidenceError(
-            "the evidence would be too large",
-            file=path,
-            found=f"{len(data):,} bytes",
-            expected=f"at most {strict_json.MAX_BYTES:,}",
-            next_step="harvest a shorter time with --since",
-        )
-    write_atomic(path, data)
-    return data
 
 
 def forge_sample(log_dir: Path, *, now: datetime | None = None) -> Path:

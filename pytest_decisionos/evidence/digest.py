@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
+
+from pytest_decisionos.errors import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,3 +25,21 @@ def digest(blocks: Mapping[str, Any]) -> str:
     covered = {k: v for k, v in blocks.items() if k != "integrity" and v is not None}
     text = json.dumps(covered, ensure_ascii=False, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_fault(blocks: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Cause and message of what is wrong with the document's own digest; None if it is right."""
+    integrity = blocks.get("integrity")
+    if not isinstance(integrity, dict):
+        return "missing", "/integrity is missing: the evidence does not say what it was"
+    stated = integrity.get("signature_sha256")
+    if stated is None:
+        return "missing", "/integrity/signature_sha256 is missing"
+    if not isinstance(stated, str) or not re.fullmatch(r"[0-9a-f]{64}", stated):
+        what = f"/integrity/signature_sha256 is {shown(stated, 70)}"
+        return "wrong_type", f"{what}, not 64 hexadecimal digits"
+    actual = digest(blocks)
+    if stated != actual:
+        what = f"the blocks have digest {actual[:16]}…, and it says {stated[:16]}…"
+        return "tampered", f"{what}: it was changed"
+    return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from pytest_decisionos.errors import EvidenceError, SignatureError, shown
-from pytest_decisionos.evidence.digest import digest
+from pytest_decisionos.evidence.digest import digest, digest_fault
 from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.model.seal import Seal
 from pytest_decisionos.model.target import Target
@@ -44,6 +44,8 @@ def sealed(
     integrity: dict[str, Any] = {"signature_sha256": digest(bare)}
     if ring is not None:
         now = now or datetime.now(UTC)
+        # As ``created`` tells it, or a key could seal in its first millisecond what it never verifies.
+        now = now.replace(microsecond=now.microsecond // 1000 * 1000)
         target = target_of(bare)
         if target is None:
             raise EvidenceError(
@@ -56,9 +58,27 @@ def sealed(
         try:
             value = key.mac("evidence", message(bare, target, created))
         except ValueError as fault:
-            raise EvidenceError(f"has no RFC 8785 form: {fault}") from None
+            raise EvidenceError(
+                f"has no RFC 8785 form: {fault}",
+                field=_inexact(bare),
+                next_step="write numbers beyond ±2^53 as text",
+            ) from None
         integrity["mac"] = {"alg": ALG, "key_id": key.key_id, "created": created, "value": value}
     return bare | {"integrity": integrity}
+
+
+def verify(
+    blocks: Mapping[str, Any],
+    ring: KeyRing | None,
+    *,
+    now: datetime,
+    anchored_at: datetime | None = None,
+) -> Seal:
+    """What digest and MAC of ``blocks`` prove together; see ``digest_fault`` and ``check``."""
+    fault = digest_fault(blocks)
+    if fault is not None:
+        return _refused(*fault)
+    return check(blocks, ring, now=now, anchored_at=anchored_at)
 
 
 def check(
@@ -124,6 +144,15 @@ def _form_fault(integrity: dict[str, Any], mac: Any) -> str | None:
     if not re.fullmatch(r"[0-9a-f]{64}", mac["value"]):
         return "/integrity/mac/value is not 64 hexadecimal digits"
     return None
+
+
+def _inexact(value: Any, path: str = "") -> str | None:
+    """Where the first whole number stands that a double cannot hold: RFC 8785 has no form for it."""
+    if isinstance(value, dict | list):
+        steps = value.items() if isinstance(value, dict) else enumerate(value)
+        found = (_inexact(item, f"{path}/{step}") for step, item in steps)
+        return next((where for where in found if where is not None), None)
+    return path if isinstance(value, int) and abs(value) >= 2**53 else None
 
 
 def target_of(blocks: Mapping[str, Any]) -> Target | None:

@@ -9,13 +9,12 @@ and nothing waives them.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from pytest_decisionos.errors import shown
-from pytest_decisionos.evidence.digest import digest
+from pytest_decisionos.evidence.digest import digest_fault
 from pytest_decisionos.harvest.options import DEFAULT_FILTERS
 from pytest_decisionos.judge.evaluate import evaluate
 from pytest_decisionos.judge.view import View
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pytest_decisionos.judge.gate import HarvestLimits
+    from pytest_decisionos.model.seal import Seal
 
 IDS = (
     "evidence.integrity",
@@ -38,26 +38,25 @@ IDS = (
 )
 
 
-def integrity_fault(blocks: Mapping[str, Any], source: str) -> tuple[str, str] | None:
-    """Cause and message of what is wrong with the evidence's own digest; None if it is right."""
-    integrity = blocks.get("integrity")
-    if not isinstance(integrity, dict):
-        return "missing", f"integrity is missing in {source}: the evidence does not say what it was"
-    stated = integrity.get("signature_sha256")
-    if stated is None:
-        return "missing", f"/integrity/signature_sha256 is missing in {source}"
-    if not isinstance(stated, str) or not re.fullmatch(r"[0-9a-f]{64}", stated):
-        return (
-            "wrong_type",
-            f"/integrity/signature_sha256 is {shown(stated, 70)}, not 64 hexadecimal digits, in {source}",
-        )
-    actual = digest(blocks)
-    if stated != actual:
-        return (
-            "tampered",
-            f"the blocks of {source} have digest {actual[:16]}…, and it says {stated[:16]}…: it was changed",
-        )
-    return None
+def integrity_fault(blocks: Mapping[str, Any], source: str, seal: Seal) -> tuple[str, str] | None:
+    """Cause and message of what is wrong with the evidence's digest or seal; None if nothing is.
+
+    Args:
+        blocks: the evidence.
+        source: its file.
+        seal: what those who have the keys found of its MAC.
+    """
+    fault = digest_fault(blocks)
+    if fault is None and seal.state == "refused":
+        fault = seal.cause, seal.message
+    return None if fault is None else (fault[0], f"{source}: {fault[1]}")
+
+
+def proof_of(seal: Seal) -> str:
+    """What a right digest, and a MAC if there are keys, prove; in words."""
+    if seal.state == "valid":
+        return f"right digest, and MAC of key {seal.key_id} of {seal.created}"
+    return "right digest, unsigned: no keys are configured, so nobody knows who made it"
 
 
 def admission(
@@ -65,6 +64,7 @@ def admission(
     *,
     source: str,
     integrity: tuple[str, str] | None,
+    seal: Seal,
     target: Target,
     max_age_sec: float,
     require_blocks: Sequence[str],
@@ -82,8 +82,10 @@ def admission(
         waivable=False,
     )
     return [
-        _integrity(integrity, source),
-        evaluate(age, View(blocks, source=source, integrity=integrity, now=now)),
+        _integrity(integrity, source, seal),
+        evaluate(
+            age, View(blocks, source=source, integrity=integrity, proof=proof_of(seal), now=now)
+        ),
         _blocks(blocks, source, require_blocks),
         _target(blocks, source, target),
         _harvest(blocks, source, harvest),
@@ -96,9 +98,9 @@ def _say(
     return Outcome(id=check, status=status, cause=cause, message=message, source=source)
 
 
-def _integrity(fault: tuple[str, str] | None, source: str) -> Outcome:
+def _integrity(fault: tuple[str, str] | None, source: str, seal: Seal) -> Outcome:
     if fault is None:
-        message = f"the digest of {source} is right; it says what changed, not who made it"
+        message = f"{source}: {proof_of(seal)}"
         return _say("evidence.integrity", source, Status.SUCCESSFUL, message)
     cause, message = fault
     status = Status.FAILED if cause == "tampered" else Status.ERROR

@@ -14,7 +14,7 @@ from pydantic import Field
 
 import pytest_decisionos
 from pytest_decisionos.evidence.digest import digest
-from pytest_decisionos.judge.admission import admission, integrity_fault
+from pytest_decisionos.judge.admission import admission, integrity_fault, proof_of
 from pytest_decisionos.judge.gate import HarvestLimits, LabelFile
 from pytest_decisionos.judge.quorum import must_abort, tally, vote_of
 from pytest_decisionos.judge.reasons import is_tampering, reasons
@@ -34,6 +34,7 @@ from pytest_decisionos.model.decision import (
 from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.model.policy import Quorum, Slo
+from pytest_decisionos.model.seal import Seal
 from pytest_decisionos.model.target import Target
 
 
@@ -76,6 +77,7 @@ class GateInputs(Frozen):
         gate: the gate.yaml that was read.
         evidence: the evidence file that was read.
         blocks: the evidence's value.
+        seal: what its MAC proves, as found by whoever has the keys.
         max_evidence_age_sec: how old the evidence may be.
         require_blocks: the blocks it must have.
         harvest: what it may leave out of its logs.
@@ -92,6 +94,7 @@ class GateInputs(Frozen):
     gate: InputFile
     evidence: InputFile
     blocks: dict[str, Any]
+    seal: Seal = Seal()
     max_evidence_age_sec: float
     require_blocks: tuple[str, ...]
     harvest: HarvestLimits = HarvestLimits()
@@ -112,18 +115,26 @@ def decide(inputs: GateInputs) -> Decision:
     """
     if not inputs.slos:
         raise ValueError("nothing to judge: no SLO")
-    fault = integrity_fault(inputs.blocks, inputs.evidence.file)
+    fault = integrity_fault(inputs.blocks, inputs.evidence.file, inputs.seal)
     conditions = admission(
         inputs.blocks,
         source=inputs.evidence.file,
         integrity=fault,
+        seal=inputs.seal,
         target=inputs.target,
         max_age_sec=inputs.max_evidence_age_sec,
         require_blocks=inputs.require_blocks,
         harvest=inputs.harvest,
         now=inputs.now,
     )
-    jury = Jury(inputs.blocks, inputs.evidence.file, inputs.judges, fault, inputs.now)
+    jury = Jury(
+        inputs.blocks,
+        inputs.evidence.file,
+        inputs.judges,
+        integrity=fault,
+        proof=proof_of(inputs.seal),
+        now=inputs.now,
+    )
     judged = tuple(_judge_slo(gated, jury, inputs) for gated in inputs.slos)
     meta = inputs.blocks.get("meta")
     meta = meta if isinstance(meta, dict) else {}

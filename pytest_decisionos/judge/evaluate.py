@@ -98,9 +98,7 @@ def _digest(rule: Rule, view: View, value: object) -> Outcome:
 
 def _signature(rule: Rule, view: View) -> Outcome:
     if view.integrity is None:
-        return outcome_of(
-            rule, view, Status.SUCCESSFUL, None, f"right digest, unsigned ({view.source})"
-        )
+        return outcome_of(rule, view, Status.SUCCESSFUL, None, f"{view.proof} ({view.source})")
     cause, message = view.integrity
     status = Status.FAILED if cause == "tampered" else Status.ERROR
     return outcome_of(rule, view, status, cause, message)

@@ -158,6 +158,20 @@ def load_gate(path: Path) -> Gate:
     document, data = read_policy(
         path, next_step="write one with `dosctl init`, or name it with --gate"
     )
+    return make_gate(document, data, path)
+
+
+def make_gate(document: object, data: bytes, path: Path) -> Gate:
+    """gate.yaml that was read already.
+
+    Args:
+        document: its value.
+        data: its bytes; for the digest, and for the lines that errors name.
+        path: where it was read from.
+
+    Raises:
+        PolicyError: it is not what it should be.
+    """
     spec = validate(GateFile, document, path, data)
     return Gate(file=str(path), sha256=hashlib.sha256(data).hexdigest(), spec=spec)
 

@@ -24,6 +24,7 @@ from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.decision import InputFile
 from pytest_decisionos.model.evidence import read_evidence
 from pytest_decisionos.model.policy import Quorum
+from pytest_decisionos.model.seal import Seal
 from pytest_decisionos.slo.compile import expand_globs, load_slo
 
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from pytest_decisionos.judge.gate import LabelFile
+    from pytest_decisionos.model.evidence import Evidence
+    from pytest_decisionos.model.outcome import Outcome
     from pytest_decisionos.model.policy import Rule, Slo
+    from pytest_decisionos.trust.keys import KeyRing
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Request:
         only_slo: judge this SLO alone (``dosctl judge quorum``).
         judges: the judges to ask; the others abstain. Empty means all.
         quorum: ``k/n`` to demand at least; empty means what the files say.
+        ring: the HMAC keys; None where none are configured.
         now: the time of the decision.
     """
 
@@ -59,6 +65,7 @@ class Request:
     only_slo: Path | None = None
     judges: tuple[str, ...] = ()
     quorum: str = ""
+    ring: KeyRing | None = None
 
     @property
     def evidence_file(self) -> Path:
@@ -84,28 +91,71 @@ def gather(request: Request) -> GateInputs:
             raises nothing.
     """
     gate = request.loaded_gate
-    phase = gate.phase(request.phase)
     judges = [*gate.spec.judges, *_added_judges()]
     _check_judges(request, judges, gate)
     slos = _slos(request, gate, len(judges))
     labels = load_labels(request.gate.parent / "labels.json")
     evidence = read_evidence(request.evidence_file)
     rules = [rule for gated in slos for rule in gated.slo.rules]
+    return assemble(
+        gate,
+        request.phase,
+        slos,
+        labels,
+        evidence,
+        seal=_seal(evidence.blocks, request),
+        judges=[_ask(judge, request, evidence.blocks, rules) for judge in judges],
+        now=request.now,
+        notes=(
+            "unsigned, a dry-run until it is signed"
+            + ("" if request.ring else ": digests are checked, no MAC and no signature"),
+        ),
+    )
+
+
+def assemble(
+    gate: Gate,
+    phase: str,
+    slos: Sequence[GatedSlo],
+    labels: LabelFile,
+    evidence: Evidence,
+    *,
+    seal: Seal,
+    judges: Sequence[JudgeInput],
+    now: datetime,
+    checks: Sequence[Outcome] = (),
+    notes: Sequence[str] = (),
+) -> GateInputs:
+    """What was read, and what others found, as the inputs of one decision.
+
+    Raises:
+        UsageError: gate.yaml has no such phase.
+    """
     return GateInputs(
-        phase=request.phase,
+        phase=phase,
         target=gate.target,
         gate=InputFile(file=gate.file, sha256=gate.sha256),
         evidence=InputFile(file=evidence.file, sha256=evidence.sha256),
         blocks=evidence.blocks,
+        seal=seal,
         max_evidence_age_sec=gate.spec.max_evidence_age_sec,
-        require_blocks=phase.require_blocks,
+        require_blocks=gate.phase(phase).require_blocks,
         harvest=gate.spec.harvest,
         slos=tuple(slos),
-        judges=tuple(_ask(judge, request, evidence.blocks, rules) for judge in judges),
+        judges=tuple(judges),
+        checks=tuple(checks),
         labels=labels,
-        now=request.now,
-        notes=("unsigned, a dry-run: digests are checked, no MAC and no signature",),
+        now=now,
+        notes=tuple(notes),
     )
+
+
+def _seal(blocks: Mapping[str, Any], request: Request) -> Seal:
+    if request.ring is None:
+        return Seal()
+    from pytest_decisionos.evidence.seal import check  # noqa: PLC0415 - only with keys
+
+    return check(blocks, request.ring, now=request.now)
 
 
 def _added_judges() -> list[JudgeConfig]:
@@ -160,13 +210,30 @@ def _slos(request: Request, gate: Gate, judges: int) -> list[GatedSlo]:
         stems[slo.stem] = path
         made.append(
             GatedSlo(
-                slo=slo, quorum=_quorum(slo, listed.get(path.resolve()), request, gate, judges)
+                slo=slo,
+                quorum=quorum_of(
+                    slo, listed.get(path.resolve()), gate, judges, asked=request.quorum
+                ),
             )
         )
     return sorted(made, key=lambda gated: gated.slo.stem)
 
 
-def _quorum(slo: Slo, listed: PhaseSlo | None, request: Request, gate: Gate, judges: int) -> Quorum:
+def quorum_of(
+    slo: Slo, listed: PhaseSlo | None, gate: Gate, judges: int, *, asked: str = ""
+) -> Quorum:
+    """The strictest quorum that anyone states for ``slo``.
+
+    Args:
+        slo: may state one.
+        listed: its entry in the phase, which may state one.
+        gate: may state one for all.
+        judges: how many there are.
+        asked: ``k/n`` of a flag, which may only tighten it.
+
+    Raises:
+        UsageError: somebody's n is not the number of judges, or ``asked`` loosens it.
+    """
     stated: list[tuple[str, Quorum]] = []
     for who, text in (
         (f"{gate.file}: quorum", gate.spec.quorum),
@@ -177,14 +244,14 @@ def _quorum(slo: Slo, listed: PhaseSlo | None, request: Request, gate: Gate, jud
             stated.append((who, Quorum(k=k, n=n)))
     if slo.quorum is not None:
         stated.append((slo.file, slo.quorum))
-    if request.quorum:
-        k, n = parse_quorum(request.quorum)
+    if asked:
+        k, n = parse_quorum(asked)
         floor = max((quorum.k for _, quorum in stated), default=1)
         if k < floor:
             raise UsageError(
                 f"the quorum of {slo.stem} may only be tightened",
                 field="--quorum",
-                found=request.quorum,
+                found=asked,
                 expected=f"at least {floor}/{judges}",
             )
         stated.append(("--quorum", Quorum(k=k, n=n)))

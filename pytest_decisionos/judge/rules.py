@@ -66,10 +66,12 @@ class Jury:
         blocks: Mapping[str, Any],
         source: str,
         judges: Iterable[JudgeInput],
+        *,
         integrity: tuple[str, str] | None,
+        proof: str,
         now: datetime,
     ) -> None:
-        self.sealed = View(blocks, source=source, integrity=integrity, now=now)
+        self.sealed = View(blocks, source=source, integrity=integrity, proof=proof, now=now)
         self._own = {
             j.id: View(j.blocks, source=j.id, integrity=integrity, now=now) for j in judges
         }
@@ -78,6 +80,7 @@ class Jury:
                 overlay(blocks, j.blocks),
                 source=_origin(j),
                 integrity=integrity,
+                proof=proof,
                 now=now,
             )
             for j in judges

@@ -24,6 +24,7 @@ class View:
         source: what people are told that the numbers come from.
         document: block name → value.
         integrity: fault of the evidence's own integrity (cause, message), None if it is right.
+        proof: what its integrity proves, in words.
         now: the time that ages are counted to.
     """
 
@@ -33,11 +34,13 @@ class View:
         *,
         source: str,
         integrity: tuple[str, str] | None,
+        proof: str = "",
         now: datetime,
     ) -> None:
         self.document = document
         self.source = source
         self.integrity = integrity
+        self.proof = proof
         self.now = now
         self._groups: dict[str, dict[tuple[str, str], Any]] = {}
 

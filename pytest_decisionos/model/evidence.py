@@ -35,9 +35,19 @@ def read_evidence(path: Path) -> Evidence:
     Raises:
         EvidenceError: it is missing, too large, not strict JSON, or not an object.
     """
-    document, data = strict_json.read(
+    data = strict_json.read_bytes(
         path, error=EvidenceError, next_step="build it with `dosctl evidence build`"
     )
+    return parse_evidence(data, path)
+
+
+def parse_evidence(data: bytes, path: Path) -> Evidence:
+    """The evidence document in ``data``, read from ``path``.
+
+    Raises:
+        EvidenceError: it is too large, not strict JSON, or not an object.
+    """
+    document = strict_json.loads(data, file=path, error=EvidenceError)
     if not isinstance(document, dict):
         raise EvidenceError(
             "not an evidence document", file=path, found=document, expected="an object of blocks"

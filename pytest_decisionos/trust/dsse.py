@@ -7,6 +7,7 @@ the protocol lets a signature come without a key id, and the library does not.
 from __future__ import annotations
 
 import binascii
+import contextlib
 from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -95,14 +96,13 @@ def _signature(entry: Any, file: object) -> Signature:
 
 def _bytes(text: Any, file: object, field: str) -> bytes:
     """Base64 of either alphabet. A second spelling of the same bytes would pass as unchanged."""
-    try:
-        data = text.encode("ascii")
-        for decode, encode in ((b64decode, b64encode), (urlsafe_b64decode, urlsafe_b64encode)):
-            made = decode(data)
+    data = text.encode("utf-8") if isinstance(text, str) else None
+    for decode, encode in ((b64decode, b64encode), (urlsafe_b64decode, urlsafe_b64encode)):
+        # Each alphabet alone may say no: without the other's letters the length is often wrong.
+        with contextlib.suppress(TypeError, binascii.Error):
+            made = decode(data or b"")
             if encode(made) == data:
                 return made
-    except (AttributeError, UnicodeEncodeError, binascii.Error):
-        pass
     raise UnusableInputError("not Base64", file=file, field=field, expected="with padding")
 
 

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 MAX_PEM_BYTES: Final = 4096
 
+_P: Final = 2**255 - 19
+_Y8: Final = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
+_WEAK: Final = frozenset({0, 1, _P - 1, _Y8, _P - _Y8})
+"""The y of the eight points whose order divides 8 (as in libsodium's ge25519_has_small_order)."""
+
 
 class PublicKey:
     """A public key.
@@ -87,14 +94,53 @@ def write_private(path: Path, key: PrivateKey) -> None:
     pem = key._key.private_bytes(  # noqa: SLF001 - nobody else writes it
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
-    public = path.with_name(path.name.removesuffix(".key") + ".pub")
-    for file, data, mode in ((path, pem, 0o600), (public, key.public.pem.encode(), 0o644)):
-        if not write_new(file, data, mode=mode):
-            raise UsageError(
-                "is there already: a key is never overwritten",
-                file=file,
-                next_step="name another file, or move this one away",
-            )
+    public = public_beside(path)
+    _write_new(path, pem, 0o600)
+    try:
+        _write_new(public, key.public.pem.encode(), 0o644)
+    except UsageError:
+        path.unlink()  # half a pair would stand in the way of the next try
+        raise
+
+
+def file_name(role: str, judge: str | None = None) -> str:
+    """The name of a private key in the folder of keys: ``<role>.key`` or ``judge-<id>.key``.
+
+    Raises:
+        UsageError: no such role, or a judge too much, too few, or with a name that is none.
+    """
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - only new keys are named
+
+    from pytest_decisionos.trust.trustfile import ROLES, JudgeName  # noqa: PLC0415 - it imports us
+
+    if role not in ROLES:
+        raise UsageError("no such role", field="role", found=role, expected=", ".join(ROLES))
+    if (role == "judge") != (judge is not None):
+        raise UsageError("a judge is named for the role judge, and only there", field="judge")
+    if judge is None:
+        return f"{role}.key"
+    try:
+        TypeAdapter(JudgeName).validate_python(judge)
+    except ValidationError:
+        expected = "small letters, digits, _ and -, at most 63"
+        raise UsageError(
+            "no name of a judge", field="judge", found=judge, expected=expected
+        ) from None
+    return f"judge-{judge}.key"
+
+
+def public_beside(path: Path) -> Path:
+    """Where the public key of the private one at ``path`` is written."""
+    return path.with_name(path.name.removesuffix(".key") + ".pub")
+
+
+def _write_new(file: Path, data: bytes, mode: int) -> None:
+    if not write_new(file, data, mode=mode):
+        raise UsageError(
+            "is there already: a key is never overwritten",
+            file=file,
+            next_step="name another file, or move this one away",
+        )
 
 
 def load_private(path: Path) -> PrivateKey:
@@ -131,6 +177,11 @@ def parse_public(pem: str | bytes, file: object = None) -> PublicKey:
         key = None
     if not isinstance(key, Ed25519PublicKey):
         raise KeysError("not an Ed25519 public key in PEM", file=file)
+    # OpenSSL takes these. With one of small order anybody can sign; one that is not reduced
+    # (RFC 8032 §5.1.3 refuses it) would be a second name of another key.
+    y = int.from_bytes(key.public_bytes_raw(), "little") & (2**255 - 1)
+    if y in _WEAK or y >= _P:
+        raise KeysError("not a key that somebody alone can have: its point is weak", file=file)
     return PublicKey(key)
 
 

@@ -10,7 +10,7 @@ import stat
 import time
 from typing import TYPE_CHECKING, Final
 
-from pytest_decisionos.errors import KeysError, RefusedError, UsageError
+from pytest_decisionos.errors import KeysError, RefusedError, UnusableInputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,14 +91,24 @@ def locked(path: Path, *, timeout_sec: float = LOCK_TIMEOUT_SEC) -> Iterator[Non
         UsageError: the lock cannot be made.
     """
     beside = path.with_name(f".{path.name}.lock")
-    with _in_words(beside):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    try:
-        _wait(descriptor, path, timeout_sec)
-        yield
-    finally:
-        os.close(descriptor)
+    while True:
+        with _in_words(beside):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            _wait(descriptor, path, timeout_sec)
+            if _is_at(descriptor, beside):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether it is still what ``path`` names: who deletes a file deletes its lock with it."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False
 
 
 def _wait(descriptor: int, path: Path, timeout_sec: float) -> None:
@@ -122,32 +132,64 @@ def _wait(descriptor: int, path: Path, timeout_sec: float) -> None:
 def read_private(path: Path, *, max_bytes: int = 65_536) -> bytes:
     """The bytes of a file that holds a secret: a regular one that only its owner may read.
 
-    The same open file is checked and read, so nobody can swap it in between.
-
     Raises:
         KeysError: it is missing, a link, too large, or others may read or write it.
     """
+    data, found = _read(path, KeysError, max_bytes)
+    if found.st_mode & 0o077 or found.st_uid not in {os.geteuid(), 0}:
+        raise KeysError(
+            "others may use this secret",
+            file=path,
+            found=f"mode {stat.S_IMODE(found.st_mode):04o}, user {found.st_uid}",
+            expected="mode 0600, and yours",
+            next_step=f"chmod 600 {path}; if it lay open for long, make a new key",
+        )
+    return data
+
+
+def read_guarded(path: Path, *, error: type[UnusableInputError], max_bytes: int) -> bytes:
+    """The bytes of a file that others may read, and only its owner may write: you, or root.
+
+    Raises:
+        UnusableInputError: (as ``error``) it is missing, a link, too large, or others may write it.
+    """
+    data, found = _read(path, error, max_bytes)
+    if others_may_write(found):
+        raise error(
+            "others may write this file",
+            file=path,
+            found=f"mode {stat.S_IMODE(found.st_mode):04o}, user {found.st_uid}",
+            expected="writable by its owner only: you, or root",
+            next_step=f"see that nobody changed it, then chmod go-w {path}",
+        )
+    return data
+
+
+def others_may_write(found: os.stat_result) -> bool:
+    """Whether somebody else than root and the user of this process may write what is ``found``."""
+    return bool(found.st_mode & 0o022) or found.st_uid not in {os.geteuid(), 0}
+
+
+def _read(
+    path: Path, error: type[UnusableInputError], max_bytes: int
+) -> tuple[bytes, os.stat_result]:
+    """The bytes of a regular file, and what it is: of one open file, so nobody can swap it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise error("not a regular file", file=path)
+            with os.fdopen(descriptor, "rb", closefd=False) as stream:
+                data = stream.read(max_bytes + 1)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as fault:
         why = fault.strerror if isinstance(fault, OSError) else "not a file name"
-        raise KeysError(f"cannot be read: {why}", file=path) from None
-    with os.fdopen(descriptor, "rb") as stream:
-        found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise KeysError("not a regular file", file=path)
-        if found.st_mode & 0o077 or found.st_uid not in {os.geteuid(), 0}:
-            raise KeysError(
-                "others may use this secret",
-                file=path,
-                found=f"mode {stat.S_IMODE(found.st_mode):04o}, user {found.st_uid}",
-                expected="mode 0600, and yours",
-                next_step=f"chmod 600 {path}; if it lay open for long, make a new key",
-            )
-        data = stream.read(max_bytes + 1)
+        raise error(f"cannot be read: {why}", file=path) from None
     if len(data) > max_bytes:
-        raise KeysError("too large", file=path, expected=f"at most {max_bytes:,} bytes")
-    return data
+        raise error("too large", file=path, expected=f"at most {max_bytes:,} bytes")
+    return data, found
 
 
 @contextlib.contextmanager

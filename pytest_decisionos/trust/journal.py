@@ -24,6 +24,9 @@ START: Final = "0" * 64
 """``prev`` of the first entry."""
 MAX_LINE_BYTES: Final = 64 * 1024
 MAX_BYTES: Final = 1024 * 1024 * 1024
+_encode: Final = json.JSONEncoder(
+    ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
+).encode
 
 
 class Head(NamedTuple):
@@ -130,10 +133,7 @@ def _refuse(text: str) -> None:
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:
-    text = json.dumps(
-        entry, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
-    return text.encode()
+    return _encode(entry).encode()
 
 
 class Writer:
@@ -154,17 +154,26 @@ class Writer:
             The new head.
 
         Raises:
-            JournalError: an entry is too large.
+            JournalError: an entry is too large, or nothing that JSON can say.
             UsageError: the journal cannot be written; what stood there before is untouched.
         """
         lines: list[bytes] = []
         made: list[dict[str, Any]] = []
         head = self.head
         for payload in payloads:
-            entry = {**payload, "seq": head.entries + 1, "prev": head.sha256}
-            line = _line(entry)
+            try:
+                line = _line({**payload, "seq": head.entries + 1, "prev": head.sha256})
+            except (ValueError, TypeError, RecursionError):
+                what = "an entry is nothing that JSON can say"
+                raise JournalError(what, file=self._path) from None
             if len(line) > MAX_LINE_BYTES:
                 raise JournalError("an entry is too large", file=self._path)
+            # What no reader would take may never get in: it would be the journal's end.
+            entry = _entry(line, head.entries + 1, head.sha256)
+            if isinstance(entry, Fault):
+                raise JournalError(
+                    f"an entry cannot be read back: {entry.message}", file=self._path
+                )
             lines.append(line + b"\n")
             made.append(entry)
             head = Head(head.entries + 1, hashlib.sha256(line).hexdigest())
@@ -174,6 +183,18 @@ class Writer:
         self.entries += made
         self.head = head
         return head
+
+
+    def cut(self, entries: int) -> None:
+        """Take back all entries after the first ``entries``, of which nobody was told yet.
+
+        Raises:
+            UsageError: the journal cannot be written.
+        """
+        lines = [_line(entry) for entry in self.entries[:entries]]
+        _cut(self._path, sum(len(line) + 1 for line in lines))
+        del self.entries[entries:]
+        self.head = Head(entries, hashlib.sha256(lines[-1]).hexdigest()) if lines else EMPTY
 
 
 @contextlib.contextmanager
@@ -225,7 +246,12 @@ def _append(path: Path, data: bytes) -> None:
 
 def _cut(path: Path, length: int) -> None:
     try:
-        os.truncate(path, length)
+        # Through a link this would cut what another writer, under another lock, is appending to.
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            os.ftruncate(descriptor, length)
+        finally:
+            os.close(descriptor)
     except OSError as fault:
         raise UsageError(f"cannot be written: {fault.strerror}", file=path) from None
 

@@ -248,7 +248,9 @@ def make_ring(entries: Any, origin: str) -> KeyRing:
         return KeyRing.model_validate({"origin": origin, "keys": entries})
     except ValidationError as fault:
         first = fault.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or None
+        # A name that is no field's may be a secret in the wrong place; secrets are longer than this.
+        named = [str(part) for part in first["loc"]]
+        where = ".".join(part for part in named if len(part) < MIN_SECRET_BYTES // 2) or None
         raise KeysError(
             first["msg"].removeprefix("Value error, "), file=origin, field=where
         ) from None

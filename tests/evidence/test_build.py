@@ -232,7 +232,7 @@ def test_build_command(root, capsys):
     document = read_evidence(root / "evidence/latest.json").blocks
     assert document["integrity"]["signature_sha256"] == digest(document)
     assert "budget" not in document
-    assert os.listdir(root / "evidence") == ["latest.json"]
+    assert sorted(os.listdir(root / "evidence")) == [".latest.json.lock", "latest.json"]
 
 
 def test_build_command_with_everything(root, capsys):

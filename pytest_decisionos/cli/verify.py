@@ -1,0 +1,68 @@
+"""``dosctl verify``: check a decision's bundle against the trust file, offline."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from pytest_decisionos.errors import ExitCode, UsageError
+from pytest_decisionos.settings import from_environment
+
+_VERIFY = """\b
+Examples:
+  dosctl verify var/gate/bundle/ID --trust /etc/decisionos/trust.json
+  dosctl verify ID --fresh --target checkout/production/eu-1/all
+"""
+
+
+@click.command(epilog=_VERIFY)
+@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@click.option("--trust", type=click.Path(path_type=Path), help="Trust file.")
+@click.option("--target", metavar="SERVICE/ENV/REGION/TENANT", help="What it must be about.")
+@click.option("--release", help="The release it must be about.")
+@click.option("--fresh", is_flag=True, help="It must not have expired: one may act on it.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(  # noqa: PLR0917 - click passes each option by name
+    bundle: Path,
+    trust: Path | None,
+    target: str | None,
+    release: str | None,
+    fresh: bool,
+    as_json: bool,
+) -> int:
+    """Check signatures, digests, quorum and bindings of a bundle, and judge it again.
+
+    BUNDLE is the folder of one decision. Nothing outside it is read but the trust file
+    (DECISIONOS_TRUST, or --trust). An expired decision verifies as a record; --fresh asks whether
+    one may still act on it.
+
+    Exit status: 0 verified, 2 not verified, 4 unusable input.
+    """
+    from pytest_decisionos.evidence.bundle import read_bundle  # noqa: PLC0415 - costs start-up
+    from pytest_decisionos.judge.verify import verify_bundle  # noqa: PLC0415 - the same
+    from pytest_decisionos.report.verification import report_json, report_lines  # noqa: PLC0415
+    from pytest_decisionos.trust.trust_load import load_trust  # noqa: PLC0415 - the same
+
+    settings = from_environment()
+    trusted = trust or settings.trust
+    if trusted is None:
+        raise UsageError(
+            "no trust file is known",
+            field="--trust",
+            next_step="name it, or export DECISIONOS_TRUST",
+        )
+    now = datetime.now(UTC)
+    keys = load_trust(
+        trusted, now=now, sha256_pin=settings.trust_sha256, state_dir=settings.state_dir
+    )
+    report = verify_bundle(
+        read_bundle(bundle), keys, now=now, target=target, release=release, fresh=fresh
+    )
+    if as_json:
+        click.echo(json.dumps(report_json(report), ensure_ascii=False, indent=2))
+    else:
+        click.echo("\n".join(report_lines(report)))
+    return int(ExitCode.GO if report.ok else ExitCode.NO_GO)

@@ -1,0 +1,146 @@
+"""What the signed votes add up to, and whether judging again gives the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_decisionos.errors import shown
+from pytest_decisionos.judge.bundled import claims_of
+from pytest_decisionos.judge.quorum import tally, vote_of
+from pytest_decisionos.judge.reasons import is_tampering
+from pytest_decisionos.model.decision import Verdict, Vote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_decisionos.judge.bundled import Again
+    from pytest_decisionos.model.outcome import Outcome
+    from pytest_decisionos.model.statement import DecisionClaims, VerdictClaims
+    from pytest_decisionos.trust.trustfile import TrustFile
+
+    Verdicts = Mapping[tuple[str, str], VerdictClaims]
+
+COMPARED = (
+    *("status", "cause", "observed", "unit", "op", "bound", "limit", "samples", "effective"),
+    *("severity", "waived"),
+)
+"""What an outcome says. Its words may change between versions of this software."""
+STEP = ("from_pct", "to_pct", "stage_sha256", "tests_sha256")
+"""Fields of a decision that no judging gives: they are bound by the signature alone."""
+
+
+def quorum_fault(
+    again: Again, claims: DecisionClaims, verdicts: Verdicts, trust: TrustFile
+) -> tuple[str, str] | None:
+    """Cause and words of why the signed votes do not make the decision; None if they do.
+
+    Args:
+        again: gives each SLO's rules and quorum.
+        claims: what the decision says.
+        verdicts: the votes whose signatures hold.
+        trust: the least quorum that counts.
+    """
+    for (slo, judge), verdict in verdicts.items():
+        counted = vote_of(verdict.outcomes)
+        if verdict.vote is not Vote.ABSTAIN and verdict.vote is not counted:
+            return (
+                "miscounted",
+                f"{judge} votes {verdict.vote} on {slo}, and its rules say {counted}",
+            )
+    claimed = {
+        (slo, judge.id): vote for judge in claims.judges for slo, vote in judge.votes.items()
+    }
+    if claimed != {key: verdict.vote for key, verdict in verdicts.items()}:
+        return "miscounted", "the decision counts other votes than were signed"
+    made: set[Verdict] = set()
+    for gated in again.inputs.slos:
+        votes = [
+            verdicts[gated.slo.stem, judge.id].vote
+            if (gated.slo.stem, judge.id) in verdicts
+            else Vote.MISSING
+            for judge in claims.judges
+        ]
+        if claims.quorums.get(gated.slo.stem) != str(gated.quorum) or len(votes) != gated.quorum.n:
+            return (
+                "miscounted",
+                f"{gated.slo.stem} needs {gated.quorum}, and the decision says less",
+            )
+        made.add(tally(votes, gated.quorum, gated.slo.on_inconclusive))
+        tampered = [v for v in verdicts.values() if any(map(is_tampering, v.outcomes))]
+        if tampered and claims.verdict is Verdict.GO:
+            return "tampered", f"{tampered[0].judge} found that the evidence was changed"
+    if claims.verdict is not Verdict.GO:
+        return None
+    if made != {Verdict.GO}:
+        return "not_reached", f"the signed votes make {', '.join(sorted(made - {Verdict.GO}))}"
+    return _minimum_fault(claims, trust)
+
+
+def _minimum_fault(claims: DecisionClaims, trust: TrustFile) -> tuple[str, str] | None:
+    if claims.k < trust.min_k or claims.n < trust.min_n:
+        least = f"{trust.min_k}/{trust.min_n}"
+        return "under", f"a quorum of {claims.k}/{claims.n}, and the trust file asks for {least}"
+    if trust.min_remote > 0:
+        # No judge of this version is remote; so that nobody believes one is.
+        return (
+            "under",
+            f"no judge is on another host, and the trust file asks for {trust.min_remote}",
+        )
+    return None
+
+
+def rejudged_faults(again: Again, verdicts: Verdicts) -> tuple[str, str] | None:
+    """Where judging again gives something else than the signed verdicts; None if nowhere."""
+    differing: list[str] = []
+    for slo in again.decision.slos:
+        for ballot in slo.ballots:
+            verdict = verdicts.get((slo.slo, ballot.judge))
+            if verdict is None:
+                continue
+            where = f"{slo.slo}@{ballot.judge}"
+            if verdict.slo_sha256 != slo.sha256:
+                differing.append(f"{where}: judged by another SLO file")
+            if verdict.vote is not ballot.vote:
+                differing.append(f"{where}: signed {verdict.vote}, again {ballot.vote}")
+            differing += _outcome_faults(where, verdict.outcomes, ballot.outcomes)
+    if not differing:
+        return None
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return "different", f"{'; '.join(differing[:3])}{more}"
+
+
+def _outcome_faults(
+    where: str, signed: tuple[Outcome, ...], again: tuple[Outcome, ...]
+) -> list[str]:
+    then, now = {o.id: o for o in signed}, {o.id: o for o in again}
+    faults = [
+        f"{where}: {shown(i, 100)} was judged once only" for i in sorted(then.keys() ^ now.keys())
+    ]
+    for rule in sorted(then.keys() & now.keys()):
+        for field in COMPARED:
+            before, after = getattr(then[rule], field), getattr(now[rule], field)
+            if before != after:
+                faults.append(
+                    f"{where}: {shown(rule, 100)} {field} signed {shown(before, 60)},"
+                    f" again {shown(after, 60)}"
+                )
+    return faults
+
+
+def claims_faults(again: Again, claims: DecisionClaims) -> tuple[str, str] | None:
+    """Which bound field is not what judging again says; None if all are."""
+    made = claims_of(
+        again,
+        inputs_sha256=claims.inputs_sha256,
+        keyids={judge.id: judge.keyid for judge in claims.judges},
+        step={name: getattr(claims, name) for name in STEP},
+        expires_at=claims.expires_at,
+    )
+    for field in type(claims).model_fields:
+        said, found = getattr(claims, field), getattr(made, field)
+        if said != found:
+            return (
+                "different",
+                f"{field} says {shown(str(said), 100)}, and is {shown(str(found), 100)}",
+            )
+    return None
