@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pytest_decisionos.checks.run import with_checks
+from pytest_decisionos.cli.trusted import must_trust
 from pytest_decisionos.errors import RefusedError, UsageError
 from pytest_decisionos.judge.decide import decide
 from pytest_decisionos.judge.gate import load_gate
@@ -79,19 +80,15 @@ def sign(  # noqa: PLR0917 - click passes each option by name
     """
     from pytest_decisionos.judge.sign import Step, load_keys, veto_of  # noqa: PLC0415 - loads keys
     from pytest_decisionos.judge.sign import sign as make  # noqa: PLC0415 - the same
-    from pytest_decisionos.trust.trust_load import load_trust  # noqa: PLC0415 - the same
 
     settings = from_environment()
     rbac.require(settings.allow_scopes, "judge:run")
-    folder, trusted = keys or settings.keys_dir, trust or settings.trust
-    if folder is None or trusted is None:
+    folder, now = keys or settings.keys_dir, datetime.now(UTC)
+    if folder is None:
         raise UsageError(
-            "no key is known" if folder is None else "no trust file is known",
-            field="--keys" if folder is None else "--trust",
-            next_step="name it, or export "
-            + ("DECISIONOS_KEYS_DIR" if folder is None else "DECISIONOS_TRUST"),
+            "no keys are known", field="--keys", next_step="name it, or export DECISIONOS_KEYS_DIR"
         )
-    now = datetime.now(UTC)
+    trusted = must_trust(trust, settings, now)
     request = Request(
         root=root or settings.root,
         gate=gate or settings.gate,
@@ -103,9 +100,6 @@ def sign(  # noqa: PLR0917 - click passes each option by name
     checks = request.loaded_gate.phase(request.phase).check_list()
     inputs = with_checks(gather(request), checks, request.root)
     found = decide(inputs)
-    trusted_keys = load_trust(
-        trusted, now=now, sha256_pin=settings.trust_sha256, state_dir=settings.state_dir
-    )
     tests, veto = veto_of(request.root / "gate" / "decision.json", found)
     if found.verdict is Verdict.GO and (tests is not None or not without_tests) and veto:
         raise RefusedError(
@@ -119,8 +113,10 @@ def sign(  # noqa: PLR0917 - click passes each option by name
         found,
         request.gate.parent,
         load_keys(folder, [judge.id for judge in inputs.judges]),
-        trusted_keys,
-        step=Step(from_pct, to_pct, _digest(request.root / "rollout" / "stage.json"), tests or None),
+        trusted,
+        step=Step(
+            from_pct, to_pct, _digest(request.root / "rollout" / "stage.json"), tests or None
+        ),
         max_age_sec=settings.decision_max_age,
         bundles=request.root / "gate" / "bundle",
     )

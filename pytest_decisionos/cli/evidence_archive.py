@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_decisionos.cli.progress import progress_bar
+from pytest_decisionos.cli.trusted import trusted as load_trusted
 from pytest_decisionos.errors import ExitCode, shown
 from pytest_decisionos.settings import from_environment
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from pytest_decisionos.evidence.index_verify import Report
     from pytest_decisionos.evidence.retention import Plan
     from pytest_decisionos.model.target import Target
-    from pytest_decisionos.settings import Settings
-    from pytest_decisionos.trust.trustfile import TrustFile
 
 _INDEX = """\b
 Examples:
@@ -82,7 +81,7 @@ def index(
     """
     settings, now = from_environment(), datetime.now(UTC)
     root, gate = root or settings.root, gate or settings.gate
-    trusted = _trusted(trust, settings, now)
+    trusted = load_trusted(trust, settings, now)
     if verify:
         from pytest_decisionos.evidence.index_verify import (  # noqa: PLC0415 - costs start-up
             verify as verify_index,
@@ -135,7 +134,7 @@ def _report(report: Report) -> list[str]:
             f" {report.removed:,} no longer there"
         )
     if report.redone:
-        lines.append(f"note: {report.redone:,} entries that no head covered were made again")
+        lines.append(f"made again: {report.redone:,} entries that no head covered")
     return [*lines, *_faults(report.faults), f"faults: {len(report.faults):,}"]
 
 
@@ -186,7 +185,7 @@ def gc(
     settings, now = from_environment(), datetime.now(UTC)
     root, gate = root or settings.root, gate or settings.gate
     retention = load_config(gate.parent / "evidence.yaml").retention
-    trusted = _trusted(trust, settings, now)
+    trusted = load_trusted(trust, settings, now)
     target = None if trusted is None else _target(gate)
     key = signing_key(keys or settings.keys_dir)
     with progress_bar() as progress:
@@ -233,15 +232,6 @@ def _plan_json(made: Plan, *, applied: bool) -> dict[str, Any]:
         "items": [{name: getattr(item, name) for name in fields} for item in made.items],
         "faults": [fault._asdict() for fault in made.faults],
     }
-
-
-def _trusted(given: Path | None, settings: Settings, now: datetime) -> TrustFile | None:
-    path = given or settings.trust
-    if path is None:
-        return None
-    from pytest_decisionos.trust.trust_load import load_trust  # noqa: PLC0415 - loads cryptography
-
-    return load_trust(path, now=now, sha256_pin=settings.trust_sha256, state_dir=settings.state_dir)
 
 
 def _target(gate: Path) -> Target | None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_decisionos.cli.evidence import _blocks
+from pytest_decisionos.cli.trusted import trusted
 from pytest_decisionos.errors import EvidenceError, ExitCode, KeysError, UsageError, shown
 from pytest_decisionos.settings import from_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_decisionos.evidence.config import Privacy
+    from pytest_decisionos.evidence.config import EvidenceFile
 
 _SEAL = """\b
 Example:
@@ -46,6 +47,9 @@ _root = click.option(
 )
 _gate = click.option(
     "--gate", type=click.Path(path_type=Path), help="gate.yaml; evidence.yaml lies beside it."
+)
+_trust = click.option(
+    "--trust", type=click.Path(path_type=Path), help="Trust file, which believes the index."
 )
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -76,7 +80,7 @@ def seal(
             next_step="set DECISIONOS_KMS_PARAM_PATH, DECISIONOS_JUDGE_KEYS or DECISIONOS_JUDGE_HMAC_KEY",
         )
     path = file or (root or settings.root) / "evidence/latest.json"
-    privacy = _privacy(gate or settings.gate)
+    privacy = _config(gate or settings.gate).privacy
     document = store.seal(path, ring=ring, privacy=privacy, now=datetime.now(UTC), new=new)
     _tell_written(path, document, as_json=as_json)
 
@@ -84,23 +88,26 @@ def seal(
 @click.command(epilog=_VERIFY)
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(path_type=Path))
 @_root
+@_trust
 @_json
-def verify(files: tuple[Path, ...], root: Path | None, *, as_json: bool) -> int:
+def verify(files: tuple[Path, ...], root: Path | None, trust: Path | None, *, as_json: bool) -> int:
     """Check the digest of documents, and with keys configured their MAC.
 
-    FILE is <root>/evidence/latest.json by default. Exit status: 0 all are right, 2 one is not,
+    FILE is <root>/evidence/latest.json by default. A key that has retired since verifies what the
+    index took up in time, if the trust file believes the index. Exit status: 0 all are right, 2 one is not,
     4 one cannot be read.
     """
-    from pytest_decisionos.evidence.seal import digest_fault  # noqa: PLC0415 - loads slowly
+    from pytest_decisionos.evidence.digest import digest_fault  # noqa: PLC0415 - the same
+    from pytest_decisionos.evidence.index_open import anchored_at  # noqa: PLC0415 - loads slowly
     from pytest_decisionos.evidence.seal import verify as check  # noqa: PLC0415 - the same
     from pytest_decisionos.model.evidence import read_evidence  # noqa: PLC0415 - the same
     from pytest_decisionos.trust.sources import ring_of  # noqa: PLC0415 - the same
 
     settings = from_environment()
     ring = ring_of(settings)
-    now = datetime.now(UTC)
+    base, now = root or settings.root, datetime.now(UTC)
     rows: list[dict[str, Any]] = []
-    for path in files or ((root or settings.root) / "evidence/latest.json",):
+    for path in files or (base / "evidence/latest.json",):
         try:
             found = read_evidence(path)
         except EvidenceError as fault:
@@ -110,10 +117,13 @@ def verify(files: tuple[Path, ...], root: Path | None, *, as_json: bool) -> int:
             )
             continue
         wrong = digest_fault(found.blocks)
-        proof = check(found.blocks, ring, now=now).model_dump()
+        proof = check(found.blocks, ring, now=now)
+        if proof.cause == "retired_key":
+            at = anchored_at(base, found.sha256, trust=trusted(trust, settings, now), now=now)
+            proof = check(found.blocks, ring, now=now, anchored_at=at)
         rows.append(
             {"file": str(path), "sha256": found.sha256, "digest": wrong[0] if wrong else "right"}
-            | {"seal": proof.pop("state"), **proof}
+            | {"seal": proof.state, **proof.model_dump(exclude={"state"})}
         )
     if as_json:
         click.echo(json.dumps({"keys": ring is not None, "files": rows}, ensure_ascii=False))
@@ -174,7 +184,7 @@ def merge(
         path,
         {name: read_block(name, source) for name, source in _blocks(block).items()},
         ring=ring_of(settings),
-        privacy=_privacy(gate or settings.gate),
+        privacy=_config(gate or settings.gate).privacy,
         now=datetime.now(UTC),
     )
     _tell_written(path, document, as_json=as_json)
@@ -185,33 +195,52 @@ def merge(
 @click.option("--name", help="NAME of NAME.locked.json  [default: FILE's, or the release's]")
 @_root
 @_gate
+@click.option("--keys", type=click.Path(path_type=Path), help="Folder of index.key.")
+@_trust
 @_json
-def lock(
-    file: Path | None, name: str | None, root: Path | None, gate: Path | None, *, as_json: bool
+def lock(  # noqa: PLR0917 - click passes each option by name
+    file: Path | None,
+    name: str | None,
+    root: Path | None,
+    gate: Path | None,
+    keys: Path | None,
+    trust: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Make a document LOCKED: NAME.locked.json beside it, read-only, never overwritten.
 
     FILE is <root>/evidence/latest.json by default; because every release has one, it is LOCKED
     under the name of its release. It must be unchanged, and with keys configured have a valid MAC.
-    Locking the same values again does nothing; other values of one name are refused.
+    Locking the same values again does nothing; other values of one name are refused. The index
+    takes it up, with the date until which it stays.
     """
     from pytest_decisionos.evidence import store  # noqa: PLC0415 - loads slowly
+    from pytest_decisionos.evidence.index import record_locked  # noqa: PLC0415 - the same
+    from pytest_decisionos.evidence.index_head import signing_key  # noqa: PLC0415 - the same
     from pytest_decisionos.trust.sources import ring_of  # noqa: PLC0415 - the same
 
     settings = from_environment()
-    path = file or (root or settings.root) / "evidence/latest.json"
+    base, now = root or settings.root, datetime.now(UTC)
+    config = _config(gate or settings.gate)
+    key, trusts = signing_key(keys or settings.keys_dir), trusted(trust, settings, now)
     made = store.lock(
-        path,
+        file or base / "evidence/latest.json",
         name,
         ring=ring_of(settings),
-        privacy=_privacy(gate or settings.gate),
-        now=datetime.now(UTC),
+        privacy=config.privacy,
+        now=now,
+    )
+    # Also if it was there: a crash may have come between the document and its entry.
+    indexed = record_locked(
+        base, made.path, now=now, retention=config.retention, key=key, trust=trusts
     )
     if as_json:
         told = made._asdict() | {
             "path": str(made.path),
             "target": made.target and made.target.model_dump(),
             "seal": made.seal.model_dump(),
+            "indexed": indexed,
         }
         click.echo(json.dumps(told, ensure_ascii=False))
         return
@@ -221,12 +250,14 @@ def lock(
         click.echo(f"MAC of key {made.seal.key_id} of {made.seal.created}")
     else:
         click.echo(made.seal.message or _UNSIGNED)
+    if not indexed:
+        click.echo(f"not in the index, which is of {shown(str(base / 'evidence'), 200)} alone")
 
 
-def _privacy(gate: Path) -> Privacy:
+def _config(gate: Path) -> EvidenceFile:
     from pytest_decisionos.evidence.config import load_config  # noqa: PLC0415 - loads slowly
 
-    return load_config(gate.parent / "evidence.yaml").privacy
+    return load_config(gate.parent / "evidence.yaml")
 
 
 def _tell_written(path: Path, document: Mapping[str, Any], *, as_json: bool) -> None:

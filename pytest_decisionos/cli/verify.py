@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from pytest_decisionos.errors import ExitCode, UsageError
+from pytest_decisionos.cli.trusted import must_trust
+from pytest_decisionos.errors import ExitCode
 from pytest_decisionos.settings import from_environment
 
 _VERIFY = """\b
@@ -44,20 +45,9 @@ def verify(  # noqa: PLR0917 - click passes each option by name
     from pytest_decisionos.evidence.bundle import read_bundle  # noqa: PLC0415 - costs start-up
     from pytest_decisionos.judge.verify import verify_bundle  # noqa: PLC0415 - the same
     from pytest_decisionos.report.verification import report_json, report_lines  # noqa: PLC0415
-    from pytest_decisionos.trust.trust_load import load_trust  # noqa: PLC0415 - the same
 
-    settings = from_environment()
-    trusted = trust or settings.trust
-    if trusted is None:
-        raise UsageError(
-            "no trust file is known",
-            field="--trust",
-            next_step="name it, or export DECISIONOS_TRUST",
-        )
     now = datetime.now(UTC)
-    keys = load_trust(
-        trusted, now=now, sha256_pin=settings.trust_sha256, state_dir=settings.state_dir
-    )
+    keys = must_trust(trust, from_environment(), now)
     report = verify_bundle(
         read_bundle(bundle), keys, now=now, target=target, release=release, fresh=fresh
     )

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_decisionos.errors import EvidenceError, RefusedError, SignatureError, UsageError
-from pytest_decisionos.evidence.digest import digest
+from pytest_decisionos.evidence.digest import digest, digest_fault
 from pytest_decisionos.evidence.document import (
     LOCKED_SUFFIX,
     check_name,
@@ -19,7 +19,7 @@ from pytest_decisionos.evidence.document import (
     write_evidence,
 )
 from pytest_decisionos.evidence.privacy import masked, refuse_secrets
-from pytest_decisionos.evidence.seal import digest_fault, sealed, target_of, verify
+from pytest_decisionos.evidence.seal import sealed, target_of, verify
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import parse_evidence, read_evidence
 from pytest_decisionos.trust.files import locked, write_new

@@ -120,7 +120,7 @@ def _entry(line: bytes, number: int, prev: str) -> dict[str, Any] | Fault:
     if ours is None:
         message = f"line {number} is no entry as this journal writes them"
         return Fault(number, "unreadable", message)
-    if ours.get("seq") != number:
+    if repr(ours.get("seq")) != str(number):  # 1.0 and true are equal to 1
         message = f"line {number} says that it is entry {shown(ours.get('seq'), 30)}"
         return Fault(number, "changed", message)
     if ours.get("prev") != prev:
@@ -183,7 +183,6 @@ class Writer:
         self.entries += made
         self.head = head
         return head
-
 
     def cut(self, entries: int) -> None:
         """Take back all entries after the first ``entries``, of which nobody was told yet.

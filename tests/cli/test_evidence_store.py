@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
+import shutil
 import stat
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,8 @@ from pytest_decisionos.evidence.seal import sealed, verify
 from pytest_decisionos.harvest.sample import write_sample
 from pytest_decisionos.model.evidence import read_evidence
 from pytest_decisionos.testing import healthy
-from pytest_decisionos.trust.keys import make_ring
+from pytest_decisionos.trust import ed25519
+from pytest_decisionos.trust.keys import make_ring, ring_json
 
 SECRET = "made-up for tests, of 32 bytes or more"
 KEY = {"key_id": "k1", "secret": SECRET, "state": "active", "use": ["evidence"]}
@@ -332,7 +333,65 @@ def test_lock_refuses(dosctl, keys):
     assert (status, "dosctl evidence seal" in err) == (2, True)
     put(ring=RING)
     assert dosctl("lock", "--name", "../x")[0] == 4
-    assert sorted(os.listdir("var/evidence")) == ["2026.01.1.locked.json", "latest.json"]
+    assert sorted(path.name for path in LATEST.parent.glob("[!.]*.json")) == [
+        "2026.01.1.locked.json",
+        "index.head.json",
+        "latest.json",
+    ]
+
+
+def test_the_index_takes_up_what_is_locked(dosctl, keys, tmp_path):
+    put(ring=RING)
+    Path("configs").mkdir(exist_ok=True)
+    Path("configs/evidence.yaml").write_text("retention: {locked_days: 400}\n")
+    dosctl("lock")
+    dosctl("lock")  # twice is once
+    (entry,) = map(json.loads, Path("var/evidence/index.jsonl").read_text().splitlines())
+    assert (entry["event"], entry["path"]) == ("locked", "evidence/2026.01.1.locked.json")
+    kept = datetime.fromisoformat(entry["retain_until"]) - datetime.now(UTC)
+    assert timedelta(days=399) < kept < timedelta(days=401)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(LATEST, elsewhere)
+    status, out, _ = dosctl("lock", elsewhere / "latest.json", "--json")
+    assert (status, json.loads(out)["indexed"]) == (0, False)
+    assert "not in the index" in dosctl("lock", elsewhere / "latest.json")[1]
+
+
+def test_a_retired_key_verifies_what_the_index_took_up_in_time(dosctl, keys, tmp_path, monkeypatch):
+    put(ring=RING)
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    ed25519.write_private(folder / "index.key", ed25519.generate())
+    public = ed25519.load_public(folder / "index.pub")
+    listed = {
+        "keyid": public.keyid,
+        "public_key": public.pem,
+        "role": "index",
+        "targets": ["*/*/*/*"],
+    }
+    trust = {"version": 1, "expires": "2100-01-01T00:00:00Z", "keys": [listed]}
+    (folder / "trust.json").write_text(json.dumps(trust))
+    monkeypatch.setenv("DECISIONOS_STATE_DIR", str(tmp_path / "state"))
+    dosctl("lock", "--keys", folder)
+    locked = "var/evidence/2026.01.1.locked.json"
+    retired = RING.keys[0].model_copy(
+        update={"state": "retired", "not_after": datetime.now(UTC) + timedelta(seconds=1)}
+    )
+    ring = RING.model_copy(update={"keys": (retired, *RING.keys[1:])})
+    in_time = ring_json(ring).decode()
+    monkeypatch.setenv("DECISIONOS_JUDGE_KEYS", in_time)
+    status, out, _ = dosctl("verify", locked)
+    assert (status, "the key is retired" in " ".join(out.split())) == (2, True)
+    assert dosctl("verify", locked, "--trust", folder / "trust.json")[0] == 0
+    # What it took up later proves nothing, and neither does an index that nobody vouches for.
+    late = retired.model_copy(update={"not_after": datetime(2026, 1, 1, tzinfo=UTC)})
+    ring = RING.model_copy(update={"keys": (late, *RING.keys[1:])})
+    monkeypatch.setenv("DECISIONOS_JUDGE_KEYS", ring_json(ring).decode())
+    assert dosctl("verify", locked, "--trust", folder / "trust.json")[0] == 2
+    (folder / "trust.json").write_text(json.dumps({**trust, "version": 2, "keys": []}))
+    monkeypatch.setenv("DECISIONOS_JUDGE_KEYS", in_time)
+    assert dosctl("verify", locked, "--trust", folder / "trust.json")[0] == 2
 
 
 def test_lock_without_keys_says_what_that_is_worth(dosctl, monkeypatch):

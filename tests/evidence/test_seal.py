@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_decisionos.errors import EvidenceError, KeysError
-from pytest_decisionos.evidence.digest import digest
-from pytest_decisionos.evidence.seal import check, digest_fault, sealed, verify
+from pytest_decisionos.evidence.digest import digest, digest_fault
+from pytest_decisionos.evidence.seal import check, sealed, verify
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.seal import Seal
 from pytest_decisionos.testing import healthy

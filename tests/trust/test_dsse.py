@@ -124,7 +124,10 @@ def test_one_key_twice_is_one_signer():
     spellings = [
         made,
         {**made, "signatures": [made["signatures"][0], {"sig": made["signatures"][0]["sig"]}]},
-        {**made, "signatures": [{**made["signatures"][0], "keyid": k} for k in ("", A.keyid, B.keyid)]},
+        {
+            **made,
+            "signatures": [{**made["signatures"][0], "keyid": k} for k in ("", A.keyid, B.keyid)],
+        },
     ]
     for spelling in spellings:
         assert dsse.signers(parsed(spelling), TRUSTED) == [A.keyid]
@@ -144,7 +147,9 @@ CHANGES = {
     "payload": lambda m: m.update(payload=b64encode(PAYLOAD + b" ").decode()),
     "no payload": lambda m: m.update(payload=""),
     "another's signature": lambda m: m.update(signatures=document(C)["signatures"]),
-    "another's under our id": lambda m: m["signatures"][0].update(sig=document(C)["signatures"][0]["sig"]),
+    "another's under our id": lambda m: m["signatures"][0].update(
+        sig=document(C)["signatures"][0]["sig"]
+    ),
     "the hint of another key": lambda m: m["signatures"][0].update(keyid=B.keyid),
     "a signature cut": lambda m: m["signatures"][0].update(
         sig=b64encode(b64decode(m["signatures"][0]["sig"])[:-1]).decode()
@@ -153,8 +158,12 @@ CHANGES = {
         sig=b64encode(b64decode(m["signatures"][0]["sig"]) + b"\0").decode()
     ),
     "an empty signature": lambda m: m["signatures"][0].update(sig=""),
-    "a signature of nothing": lambda m: m["signatures"][0].update(sig=b64encode(bytes(64)).decode()),
-    "of the bare payload": lambda m: m["signatures"][0].update(sig=b64encode(A.sign(PAYLOAD)).decode()),
+    "a signature of nothing": lambda m: m["signatures"][0].update(
+        sig=b64encode(bytes(64)).decode()
+    ),
+    "of the bare payload": lambda m: m["signatures"][0].update(
+        sig=b64encode(A.sign(PAYLOAD)).decode()
+    ),
 }
 
 
@@ -288,9 +297,18 @@ NONE = {
         {**document(A), "signatures": [{"sig": "", "cert": ""}]},
         "not a signature",
     ),
-    "a key id as number": ({**document(A), "signatures": [{"sig": "", "keyid": 1}]}, "not a key id"),
-    "a key id of null": ({**document(A), "signatures": [{"sig": "", "keyid": None}]}, "not a key id"),
-    "a long key id": ({**document(A), "signatures": [{"sig": "", "keyid": "x" * 1025}]}, "not a key id"),
+    "a key id as number": (
+        {**document(A), "signatures": [{"sig": "", "keyid": 1}]},
+        "not a key id",
+    ),
+    "a key id of null": (
+        {**document(A), "signatures": [{"sig": "", "keyid": None}]},
+        "not a key id",
+    ),
+    "a long key id": (
+        {**document(A), "signatures": [{"sig": "", "keyid": "x" * 1025}]},
+        "not a key id",
+    ),
 }
 
 
@@ -307,7 +325,10 @@ def test_no_envelope(made, says):
         (b"{", "not JSON"),
         (b"\xff", "not UTF-8"),
         (b"[" * 100_000, "nested deeper"),
-        (b'{"payload": "", "payload": "QQ==", "payloadType": "", "signatures": []}', "duplicate key"),
+        (
+            b'{"payload": "", "payload": "QQ==", "payloadType": "", "signatures": []}',
+            "duplicate key",
+        ),
         (b'{"payload": "", "payloadType": "\\ud800", "signatures": []}', "surrogate"),
         (b" " * (8 * 1024 * 1024 + 1), "too large"),
     ],
@@ -329,7 +350,9 @@ def test_the_most_signatures():
 @pytest.mark.slow
 @pytest.mark.parametrize(("keys", "threshold"), [((A,), 1), ((A, B), 2), ((A, B), 1)])
 def test_every_bit_counts(keys, threshold):
-    payload = json.dumps({"verdict": "GO", "outcomes": ["succ/essful?"] * 40, "이유": "통과"}).encode()
+    payload = json.dumps(
+        {"verdict": "GO", "outcomes": ["succ/essful?"] * 40, "이유": "통과"}
+    ).encode()
     data = dsse.sign(payload, keys)
     assert 1000 < len(data) < 4000
     refused = 0

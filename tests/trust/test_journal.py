@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from pytest_decisionos.errors import JournalError, RefusedError, UsageError
 from pytest_decisionos.trust import files, journal
 from pytest_decisionos.trust.journal import EMPTY, START, Head, follows, open_journal, parse, read
 
-NAMES = ["변경", "a", "", "quote\"d", "line\nbreak", "\u2028", "\\", "😀"]
+NAMES = ["변경", "a", "", 'quote"d', "line\nbreak", "\u2028", "\\", "😀"]
 PAYLOADS = st.dictionaries(
     st.sampled_from(["path", "kind", "이름"]),
     st.one_of(
@@ -81,6 +80,21 @@ def test_a_writer_knows_what_is_there(path):
         assert writer.append([{"c": 3}]).entries == 3
         assert writer.entries == read(path).entries  # also the tuple, as it will be read
     assert [entry["seq"] for entry in read(path).entries] == [1, 2, 3]
+
+
+def test_entries_can_be_taken_back_while_nobody_was_told(path):
+    data, head = filled(path)
+    for left in (7, 5, 0):
+        with open_journal(path) as writer:
+            writer.append([{"n": 6}, {"n": "일곱"}, {"n": 8}])
+            heads = [EMPTY, *read(path).heads]
+            writer.cut(left)
+            assert (writer.head, len(writer.entries)) == (heads[left], left)
+            assert writer.append([{"n": "next"}]).entries == left + 1
+            writer.cut(min(left, 5))
+            assert writer.entries == read(path).entries
+        assert path.read_bytes() == (data if left else b"")
+        assert read(path).head == (head if left else EMPTY)
 
 
 def test_follows():
@@ -145,6 +159,8 @@ TAMPERED = {
     "no object": (with_lines(lambda lines: lines.insert(1, b"[]\n")), 2, "unreadable"),
     "a long line": (with_lines(lambda lines: lines.insert(1, b" " * 65_537 + b"\n")), 2, "unreadable"),
     "seq as text": (lambda data: data.replace(b'"seq":2', b'"seq":"2"'), 2, "changed"),
+    "seq true": (lambda data: data.replace(b'"seq":1', b'"seq":true'), 1, "changed"),
+    "seq as float": (lambda data: data.replace(b'"seq":2', b'"seq":2.0'), 2, "changed"),
     "no seq": (lambda data: data.replace(b',"seq":2', b""), 2, "changed"),
     "no prev": (with_lines(lambda lines: lines.insert(0, b'{"seq":1}\n')), 1, "changed"),
 }  # fmt: skip
@@ -162,15 +178,13 @@ def test_a_change_is_found_where_it_is(path, change, line, cause):
     assert len(found.entries) == len(found.heads) == line - 1
     assert changed[: found.good_bytes].count(b"\n") == line - 1
     assert not follows(found, head)
-    with pytest.raises(JournalError, match="put the last good copy back") as caught, open_journal(path):
+    with (
+        pytest.raises(JournalError, match="put the last good copy back") as caught,
+        open_journal(path),
+    ):
         pytest.fail("what was changed may not be appended to")
     assert (caught.value.line, caught.value.file) == (line, str(path))
     assert path.read_bytes() == changed
-
-
-def test_seq_true_is_not_1(path):
-    path.write_bytes(journal._line({"seq": True, "prev": START}) + b"\n")
-    assert read(path).fault is None or read(path).fault.cause == "changed"
 
 
 def test_only_a_head_knows_the_end(path):
@@ -188,7 +202,7 @@ def test_only_a_head_knows_the_end(path):
 
 @pytest.mark.slow
 def test_every_bit_counts(path):
-    digests = (sha256(b"%d" % number).hexdigest() for number in range(1, 18))
+    digests = (sha256(b"%d" % number).hexdigest() for number in range(1, 21))
     head = append(path, *({"path": f"증거/{d[:9]}.json", "sha256": d, "n": -0.5} for d in digests))
     data = path.read_bytes()
     assert 3500 < len(data) < 4500
@@ -199,7 +213,8 @@ def test_every_bit_counts(path):
         found = parse(bytes(changed))
         # No bit is free: found by the chain, or at the end by the head.
         assert found.fault is not None or not follows(found, head)
-        assert found.entries[: len(found.entries) - 1] == before.entries[: len(found.entries) - 1]
+        good = max(len(found.entries) - 1, 0)
+        assert found.entries[:good] == before.entries[:good]
 
 
 # A model of it
@@ -219,12 +234,6 @@ class Journals(RuleBasedStateMachine):
     def teardown(self):
         if hasattr(self, "folder"):
             shutil.rmtree(self.folder)
-
-    def changed(self, change):
-        """What is found in a copy whose lines were changed; the journal itself stays as it is."""
-        lines = self.data.splitlines(keepends=True)
-        change(lines)
-        return lines, b"".join(lines)
 
     @property
     def data(self):
@@ -269,20 +278,20 @@ class Journals(RuleBasedStateMachine):
         def change(lines):
             lines[first], lines[second] = lines[second], lines[first]
 
-        self.is_found(change, first)
+        self.is_found(change)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def remove(self, data):
         place = data.draw(st.integers(0, len(self.model) - 1))
-        self.is_found(lambda lines: lines.pop(place), place)
+        self.is_found(lambda lines: lines.pop(place))
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def duplicate(self, data):
         place = data.draw(st.integers(0, len(self.model) - 1))
         to = data.draw(st.integers(0, len(self.model)))
-        self.is_found(lambda lines: lines.insert(to, lines[place]), min(to, len(self.model)))
+        self.is_found(lambda lines: lines.insert(to, lines[place]))
 
     @precondition(lambda self: self.model)
     @rule(data=st.data(), payload=PAYLOADS)
@@ -291,17 +300,25 @@ class Journals(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(self.model) - 1))
         prev = ([EMPTY, *read(self.path).heads])[place].sha256
         line = journal._line({**payload, "seq": place + 1, "prev": prev}) + b"\n"
-        self.is_found(lambda lines: lines.insert(place, line), place + 1)
+        self.is_found(lambda lines: lines.insert(place, line), forged=place)
 
-    def is_found(self, change, good):
-        lines = self.data.splitlines(keepends=True)
-        change(lines)
-        found = parse(b"".join(lines))
-        assert bare(found.entries)[: min(good, len(self.model))] == self.model[:good]
-        if good < len(lines):
-            assert len(found.entries) == good
-            assert found.fault.line == good + 1
-        assert found.fault is not None or not follows(found, self.head) or lines == []
+    def is_found(self, change, forged=None):
+        """Up to the first line that differs it is as it was; a forged one may come after that."""
+        before = self.data.splitlines(keepends=True)
+        after = before.copy()
+        change(after)
+        same = next(
+            (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), None
+        )
+        same = min(len(before), len(after)) if same is None else same
+        found = parse(b"".join(after))
+        good = same + (same == forged)
+        assert bare(found.entries)[:same] == self.model[:same]
+        assert len(found.entries) == good
+        assert (found.fault.line if found.fault else None) == (
+            good + 1 if good < len(after) else None
+        )
+        assert found.fault is not None or not follows(found, self.head)
 
     @invariant()
     def the_file_is_the_model(self):
@@ -314,7 +331,7 @@ class Journals(RuleBasedStateMachine):
 
 TestJournals = Journals.TestCase
 TestJournals.pytestmark = pytest.mark.slow
-TestJournals.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestJournals.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
 
 
 # What cannot be appended
@@ -325,7 +342,6 @@ TestJournals.settings = settings(max_examples=60, stateful_step_count=25, deadli
     [
         {"n": float("nan")},
         {"n": float("inf")},
-        {"n": "\ud800"},
         {"n": "\udcff"},
         {"n": b"bytes"},
         {"n": {1: 2, "b": 3}},
@@ -334,7 +350,7 @@ TestJournals.settings = settings(max_examples=60, stateful_step_count=25, deadli
         {"n": "x" * 65_536},
         {1: 1},
     ],
-    ids=lambda payload: str(payload)[:20].encode("unicode_escape").decode(),
+    ids="NaN infinite surrogate bytes mixed digits path large number".split(),
 )
 def test_what_json_cannot_say_is_refused_before_anything_is_written(path, payload):
     data, _ = filled(path)
@@ -357,8 +373,13 @@ def test_what_is_nested_too_deep(path):
 
 
 def test_what_would_not_be_read_back_is_refused(path, monkeypatch):
-    monkeypatch.setattr(journal, "_entry", lambda *_: journal.Fault(1, "unreadable", "line 1 is odd"))
-    with open_journal(path) as writer, pytest.raises(JournalError, match="read back: line 1 is odd"):
+    monkeypatch.setattr(
+        journal, "_entry", lambda *_: journal.Fault(1, "unreadable", "line 1 is odd")
+    )
+    with (
+        open_journal(path) as writer,
+        pytest.raises(JournalError, match="read back: line 1 is odd"),
+    ):
         writer.append([{}])
     assert not path.exists()
 
@@ -415,11 +436,13 @@ from pytest_decisionos.trust.journal import open_journal
 path, room = Path(sys.argv[1]), int(sys.argv[2])
 size = path.stat().st_size if path.exists() else 0
 with open_journal(path) as writer:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, size + room))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + room, limits[1]))
     try:
         writer.append([{"n": number, "kind": "x" * 200} for number in range(20)])
     except UsageError as fault:
         print(fault)
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)  # coverage writes its own files
 """
 
 
@@ -429,15 +452,15 @@ with open_journal(path) as writer:
 def test_a_full_disk_leaves_no_part_of_an_entry(path, room, there):
     data, head = filled(path) if there else (b"", EMPTY)
     result = subprocess.run(
-        [sys.executable, "-c", FULL, path, str(room)], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", FULL, path, str(room)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     assert "cannot be written: File too large" in result.stdout
     assert path.read_bytes() == data
     assert append(path, {"n": 6}).entries == head.entries + 1
-
-
-def test_the_limit_of_this_process_was_not_touched():
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
 # Processes
@@ -496,7 +519,11 @@ def test_kill_9_costs_nothing_that_was_told(path):
             seen = found
         for appender in appenders:
             appender.send_signal(signal.SIGKILL)
-            told += [line.split() for line in appender.communicate()[0].splitlines(keepends=True) if line[-1] == "\n"]
+            told += [
+                line.split()
+                for line in appender.communicate()[0].splitlines(keepends=True)
+                if line[-1] == "\n"
+            ]
         # Who died held the lock, perhaps in the middle of a line: the next one heals it at once.
         head = append(path, {"by": "healer"})
         found = read(path)
@@ -509,7 +536,12 @@ def test_kill_9_costs_nothing_that_was_told(path):
 
 def test_a_torn_line_is_healed_and_was_told_to_nobody(path):
     data, head = filled(path)
-    for torn in (b"{", b'{"n":6', journal._line({"n": 6, "seq": 6, "prev": head.sha256}), b"\xff\0"):
+    for torn in (
+        b"{",
+        b'{"n":6',
+        journal._line({"n": 6, "seq": 6, "prev": head.sha256}),
+        b"\xff\0",
+    ):
         path.write_bytes(data + torn)
         found = read(path)
         assert (found.fault.cause, found.fault.line, found.head) == ("truncated", 6, head)
@@ -522,7 +554,11 @@ def test_a_torn_line_is_healed_and_was_told_to_nobody(path):
 
 def test_one_writer_at_a_time(path, monkeypatch):
     monkeypatch.setattr(files, "_wait", _impatient(files._wait))
-    with open_journal(path), pytest.raises(RefusedError, match="another writer"), open_journal(path):
+    with (
+        open_journal(path),
+        pytest.raises(RefusedError, match="another writer"),
+        open_journal(path),
+    ):
         pytest.fail("two writers")
     append(path, {})
 

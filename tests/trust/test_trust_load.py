@@ -112,7 +112,11 @@ def test_another_name_of_the_file_remembers_too(place):
     place.write(version=4)
     (place.etc / "link").symlink_to("trust.json")
     (place.etc / "folder").symlink_to(place.etc)
-    for other in (place.etc / "link", place.etc / "folder/trust.json", place.etc / "../etc/trust.json"):
+    for other in (
+        place.etc / "link",
+        place.etc / "folder/trust.json",
+        place.etc / "../etc/trust.json",
+    ):
         assert place.refusal(other).what.startswith("rolled back")
 
 
@@ -143,7 +147,9 @@ def spoilt_memory(place):
 MEMORIES = {
     "broken": spoilt_memory,
     "others may write it": lambda place: place.state.chmod(0o777),
-    "a file in its place": lambda place: place.state.rename(place.etc / "x") and place.state.touch(),
+    "a file in its place": lambda place: (
+        place.state.rename(place.etc / "x") and place.state.touch()
+    ),
 }
 
 
@@ -319,10 +325,16 @@ NONE = {
     ),
     "NaN": (lambda place: place.path.write_bytes(b'{"version": NaN}'), "not finite"),
     "deep": (lambda place: place.path.write_bytes(b"[" * 9999), "nested deeper|not JSON"),
-    "no version": (lambda place: place.path.write_text('{"expires": "2031-01-01T00:00:00Z"}'), "missing"),
+    "no version": (
+        lambda place: place.path.write_text('{"expires": "2031-01-01T00:00:00Z"}'),
+        "missing",
+    ),
     "an unknown field": (lambda place: place.write(min_m=1), "unknown field"),
     "a key twice over": (lambda place: place.write(keys=[entry(KEYS[0])] * 2), "stands twice"),
-    "a judge without name": (lambda place: place.write(keys=[entry(KEYS[0], "judge")]), "name of the judge"),
+    "a judge without name": (
+        lambda place: place.write(keys=[entry(KEYS[0], "judge")]),
+        "name of the judge",
+    ),
 }
 
 
@@ -528,7 +540,10 @@ def test_a_link_is_not_written_through(place):
 
 
 CHANGES = {
-    "a key again": (lambda t: with_key(t, new_key(KEYS[0], "gate", ANYWHERE)), "already; found role gate"),
+    "a key again": (
+        lambda t: with_key(t, new_key(KEYS[0], "gate", ANYWHERE)),
+        "already; found role gate",
+    ),
     "a key in another role": (
         lambda t: with_key(t, new_key(KEYS[0], "index", ANYWHERE)),
         "one key is one voice",
@@ -537,9 +552,15 @@ CHANGES = {
         lambda t: with_key(t, new_key(KEYS[2], "gate", ANYWHERE)),
         "already, revoked; found role judge peer",
     ),
-    "a wrong role": (lambda t: new_key(KEYS[1], "root", ANYWHERE), "role: Input should be 'gate'.*root"),
+    "a wrong role": (
+        lambda t: new_key(KEYS[1], "root", ANYWHERE),
+        "role: Input should be 'gate'.*root",
+    ),
     "a judge without name": (lambda t: new_key(KEYS[1], "judge", ANYWHERE), "name of the judge"),
-    "a wrong target": (lambda t: new_key(KEYS[1], "gate", ["a/b"]), "targets: not globs of service/"),
+    "a wrong target": (
+        lambda t: new_key(KEYS[1], "gate", ["a/b"]),
+        "targets: not globs of service/",
+    ),
     "no target": (lambda t: new_key(KEYS[1], "gate", []), "targets: not globs of service/"),
     "a policy again": (lambda t: with_policy(t, "a" * 64), "policy: is in the trust file already"),
     "a policy that is not there": (lambda t: without_policy(t, "b" * 64), "policy: is not in"),
@@ -623,9 +644,15 @@ def test_doubts():
         ({"policy_sha256": []}, ["no policy is allowed: nothing can be decided"]),
         ({"policy_sha256": ["*"]}, ["any policy is allowed: whoever writes SLO files decides"]),
         ({"min_n": 4}, ["judges with a key: 3, and min_n asks for 4"]),
-        ({"keys": [*sound["keys"][:-1], {**one, "judge": "j1"}]}, ["judges with a key: 2, and min_n asks for 3"]),
+        (
+            {"keys": [*sound["keys"][:-1], {**one, "judge": "j1"}]},
+            ["judges with a key: 2, and min_n asks for 3"],
+        ),
         *(
-            ({"keys": [*sound["keys"][:-1], {**one, **fault}]}, ["judges with a key: 2, and min_n asks for 3"])
+            (
+                {"keys": [*sound["keys"][:-1], {**one, **fault}]},
+                ["judges with a key: 2, and min_n asks for 3"],
+            )
             for fault in (
                 {"revoked": True},
                 {"not_before": "2030-01-02T00:00:00Z"},

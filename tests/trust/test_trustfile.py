@@ -193,7 +193,12 @@ def test_a_star_takes_one_part_and_no_other(parts, place, other):
 
 def test_one_key_twice_is_no_trust_file():
     pem = GATE.public.pem
-    for spelling in (pem, pem.replace("\n", "\r\n"), f"A comment\n{pem}", pem.replace("\n", "\n\n", 1)):
+    for spelling in (
+        pem,
+        pem.replace("\n", "\r\n"),
+        f"A comment\n{pem}",
+        pem.replace("\n", "\n\n", 1),
+    ):
         two = entry(GATE, "index", public_key=spelling)
         with pytest.raises(ValidationError, match="one key stands twice|not an Ed25519"):
             trust_of(entry(GATE), two)
