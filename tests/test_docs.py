@@ -2,8 +2,11 @@
 
 import ast
 import itertools
+import os
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import click
@@ -110,6 +113,42 @@ def test_commands_of_a_block_are_taken_whole():
         ["dosctl", "slo", "lint", "x"],
         ["dosctl", "sample"],
     ]
+
+
+@pytest.mark.parametrize("name", ["jq", "openssl", "sha256sum"])
+def test_the_auditors_tools_are_there(name):
+    assert shutil.which(name) or not os.environ.get("REQUIRE_SERVICES"), "make services"
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("jq", "openssl", "sha256sum"))),
+    reason="needs jq and OpenSSL: make services",
+)
+@pytest.mark.parametrize("change", [None, "evidence.json", "decision.json"])
+def test_an_auditor_needs_only_jq_and_openssl(change, tmp_path):
+    (block,) = re.findall(
+        r"^```bash\n(.*?)^```", (ROOT / "docs/verify.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    shutil.copytree(ROOT / "tests/data/bundles/good/bundle", tmp_path / "bundle")
+    if change:
+        path = tmp_path / "bundle" / change
+        path.write_bytes(path.read_bytes().replace(b"400.0", b"4.000").replace(b"MjUu", b"OTku"))
+        assert path.read_bytes() != (ROOT / "tests/data/bundles/good/bundle" / change).read_bytes()
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block],
+        cwd=tmp_path / "bundle",
+        env={
+            "PATH": os.environ["PATH"],
+            "TMPDIR": str(tmp_path),
+            "TRUST": str(ROOT / "tests/data/bundles/good/trust.json"),
+            "LC_ALL": "C.UTF-8",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode == 0) is (change is None), done.stdout + done.stderr
+    assert ('"verdict": "GO"' in done.stdout) is (change is None)
 
 
 # Links

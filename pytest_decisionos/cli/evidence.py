@@ -11,8 +11,8 @@ import click
 
 from pytest_decisionos.cli.lazy import LazyGroup
 from pytest_decisionos.cli.progress import progress_bar
+from pytest_decisionos.cli.times import time_of
 from pytest_decisionos.errors import UsageError, shown
-from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.model.target import Target
 from pytest_decisionos.settings import from_environment
 
@@ -145,7 +145,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
         target=_target(target, gate or settings.gate),
         release=release,
         baseline_release=baseline_release,
-        step_start=_time("--step-start", step_start),
+        step_start=time_of("--step-start", step_start),
         options=_options(**how),
     )
     if not inputs.reqlog and not inputs.judgelog:
@@ -199,7 +199,7 @@ def harvest(  # noqa: PLR0917 - click passes every option by name
             logs or (root / f"log/{role}.csv",),
             role=role,
             options=_options(**how),
-            step_start=_time("--step-start", step_start),
+            step_start=time_of("--step-start", step_start),
             now=datetime.now(UTC),
             progress=progress,
         )
@@ -250,20 +250,6 @@ def _target(text: str | None, gate: Path) -> Target:
     return Target(**dict(zip(("service", "environment", "region", "tenant"), parts, strict=False)))
 
 
-def _time(name: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    found = parse_time(text)
-    if found is None or not 1970 <= found.year < 3000:
-        raise UsageError(
-            "not a time with an offset",
-            field=name,
-            found=text,
-            expected="ISO-8601 such as 2026-01-05T09:00:00+09:00",
-        )
-    return found
-
-
 def _options(
     *,
     since: str | None,
@@ -278,7 +264,7 @@ def _options(
     from pytest_decisionos.harvest.options import DEFAULT_FILTERS, Options  # noqa: PLC0415
     from pytest_decisionos.harvest.times import to_ms  # noqa: PLC0415
 
-    instants = {"since": _time("--since", since), "until": _time("--until", until)}
+    instants = {"since": time_of("--since", since), "until": time_of("--until", until)}
     given = {
         "guardband_minutes": guardband,
         "assume_tz": assume_tz,

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from pytest_decisionos.errors import UsageError
-from pytest_decisionos.model.evidence import parse_time
+from pytest_decisionos.cli.times import time_of
 
 # Spelt out, because naming them by import would make every `dosctl --help` load numpy.
 _SCENARIOS = ("healthy", "slow-canary", "error-burst", "thin-traffic", "evil-evidence")
@@ -53,7 +52,12 @@ def sample(out: Path, seed: int, scenario: str, end: str | None) -> None:
     """
     from pytest_decisionos.harvest.sample import write_sample  # noqa: PLC0415 - numpy is slow to load
 
-    written = write_sample(out, seed=seed, scenario=scenario, end=_end(end))
+    written = write_sample(
+        out,
+        seed=seed,
+        scenario=scenario,
+        end=time_of("--end", end) or datetime.now(UTC).replace(microsecond=0),
+    )
     if scenario == "evil-evidence":
         from pytest_decisionos.evidence.build import forge_sample  # noqa: PLC0415 - loads duckdb
 
@@ -61,21 +65,6 @@ def sample(out: Path, seed: int, scenario: str, end: str | None) -> None:
     for path in written:
         rows = f"{_rows(path):>9,} rows" if path.suffix == ".csv" else " " * 14
         click.echo(f"{rows}  {click.format_filename(path)}")
-
-
-def _end(text: str | None) -> datetime:
-    """When the logs end: ``text``, or the whole second that has just begun."""
-    if text is None:
-        return datetime.now(UTC).replace(microsecond=0)
-    time = parse_time(text)
-    if time is None:
-        raise UsageError(
-            "not a time with an offset",
-            field="--end",
-            found=text,
-            expected="ISO-8601 such as 2026-01-05T09:00:00+09:00",
-        )
-    return time
 
 
 def _rows(path: Path) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_decisionos.cli.times import time_of
 from pytest_decisionos.errors import UsageError, shown
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import parse_time
@@ -135,8 +136,8 @@ def add(  # noqa: PLR0917 - click passes every option by name
         role,
         targets,
         judge=judge,
-        not_before=_time("--not-before", not_before),
-        not_after=_time("--not-after", not_after),
+        not_before=time_of("--not-before", not_before),
+        not_after=time_of("--not-after", not_after),
     )
     _change(file, as_json, lambda was: trust_change.with_key(was, entry))
 
@@ -257,20 +258,6 @@ def _policy(text: str) -> str:
 
 def _stated(floors: dict[str, int | None]) -> dict[str, int]:
     return {name: value for name, value in floors.items() if value is not None}
-
-
-def _time(name: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    found = parse_time(text)
-    if found is None:
-        raise UsageError(
-            "not a time with an offset",
-            field=name,
-            found=text,
-            expected="ISO-8601 such as 2026-01-05T09:00:00+09:00",
-        )
-    return found
 
 
 def _until(text: str) -> datetime:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_decisionos.trust.ed25519 import PrivateKey, PublicKey
 
 IN_TOTO: Final = "application/vnd.in-toto+json"
-MAX_SIGNATURES: Final = 64
+MAX_SIGNATURES: Final = 16
 
 
 class Signature(NamedTuple):

@@ -287,8 +287,8 @@ NONE = {
     "more than that": ({**document(A), "more": 1}, "not a DSSE envelope"),
     "signatures of one": ({**document(A), "signatures": {"sig": ""}}, "not signatures"),
     "signatures null": ({**document(A), "signatures": None}, "not signatures"),
-    "a huge list": ({**document(A), "signatures": [{"sig": ""}] * 65}, "at most 64"),
-    "a very huge list": ({**document(A), "signatures": [{"sig": ""}] * 100_000}, "at most 64"),
+    "a huge list": ({**document(A), "signatures": [{"sig": ""}] * 17}, "at most 16"),
+    "a very huge list": ({**document(A), "signatures": [{"sig": ""}] * 100_000}, "at most 16"),
     "a type as list": ({**document(A), "payloadType": []}, "not a payload type"),
     "a long type": ({**document(A), "payloadType": "x" * 1025}, "not a payload type"),
     "a signature as text": ({**document(A), "signatures": ["x"]}, "not a signature"),
@@ -340,7 +340,7 @@ def test_no_json(data, says):
 
 def test_the_most_signatures():
     made = document(A)
-    made["signatures"] = [{"sig": b64encode(os.urandom(64)).decode()}] * 63 + made["signatures"]
+    made["signatures"] = [{"sig": b64encode(os.urandom(64)).decode()}] * 15 + made["signatures"]
     assert dsse.require(parsed(made), TRUSTED) == [A.keyid]
 
 
