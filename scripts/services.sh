@@ -3,7 +3,11 @@
 set -euo pipefail
 
 # program:package
-needed=(git:git shellcheck:shellcheck)
+needed=(git:git shellcheck:shellcheck jq:jq openssl:openssl)
+# Ceph's S3 gateway, which the tests start for themselves. Where there is no Debian they are skipped.
+if command -v apt-get >/dev/null 2>&1; then
+  needed+=(ceph:ceph-common ceph-mon:ceph-mon ceph-osd:ceph-osd radosgw:radosgw)
+fi
 
 missing=()
 for entry in "${needed[@]}"; do

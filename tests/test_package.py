@@ -169,24 +169,34 @@ class TestSetup:
         assert not (tmp_path / "venv").exists()
 
 
+TOOLS = ("git", "jq", "openssl")
+CEPH = ("ceph-common", "ceph-mon", "ceph-osd", "radosgw")
+
+
 class TestServices:
     def test_nothing_to_do(self, tmp_path):
-        ready = Machine(tmp_path, "git", shellcheck="")
+        ceph = {"ceph": "", "ceph_mon": "", "ceph_osd": "", "radosgw": ""}
+        ready = Machine(tmp_path, *TOOLS, shellcheck="", apt_get="exit 99", **ceph)
+        assert ready.run("services.sh") == (0, "services: everything is installed\n", "")
+
+    def test_where_there_is_no_debian_no_ceph_is_asked_for(self, tmp_path):
+        ready = Machine(tmp_path, *TOOLS, shellcheck="")
         assert ready.run("services.sh") == (0, "services: everything is installed\n", "")
 
     def test_macos(self, tmp_path):
-        code, _, said = Machine(tmp_path, "git", uname="echo Darwin").run("services.sh")
+        code, _, said = Machine(tmp_path, *TOOLS, uname="echo Darwin").run("services.sh")
         assert (code, said) == (1, "services: missing shellcheck → brew install shellcheck\n")
 
     def test_another_system(self, tmp_path):
-        code, _, said = Machine(tmp_path, "git", uname="echo Linux").run("services.sh")
+        code, _, said = Machine(tmp_path, *TOOLS, uname="echo Linux").run("services.sh")
         assert (code, said.count("\n")) == (1, 1)
         assert "there is no apt-get" in said
 
     def test_neither_root_nor_sudo(self, tmp_path):
         user = Machine(tmp_path, apt_get="exit 99", id="echo 1000")
         code, _, said = user.run("services.sh")
-        line = "services: missing git shellcheck → as root: apt-get install git shellcheck\n"
+        missing = " ".join(("git", "shellcheck", "jq", "openssl", *CEPH))
+        line = f"services: missing {missing} → as root: apt-get install {missing}\n"
         assert (code, said) == (1, line)
 
     @pytest.mark.parametrize("user", [0, 1000])
@@ -194,6 +204,7 @@ class TestServices:
         debian = Machine(
             tmp_path,
             "env",
+            *TOOLS,
             apt_get='echo "$DEBIAN_FRONTEND $*"',
             id=f"echo {user}",
             sudo='echo sudo; exec "$@"',
@@ -201,10 +212,11 @@ class TestServices:
         code, said, _ = debian.run("services.sh")
         through = "sudo\n" if user else ""
         assert code == 0
+        missing = " ".join(("shellcheck", *CEPH))
         assert said == (
-            "services: installing git shellcheck\n"
+            f"services: installing {missing}\n"
             f"{through}noninteractive -qq update\n"
-            f"{through}noninteractive -qq install --yes --no-install-recommends git shellcheck\n"
+            f"{through}noninteractive -qq install --yes --no-install-recommends {missing}\n"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_decisionos.cli.progress import progress_bar
+from pytest_decisionos.cli.trusted import trusted
 from pytest_decisionos.errors import ExitCode, PolicyError, UsageError, shown
 from pytest_decisionos.settings import from_environment
 
@@ -43,14 +44,28 @@ _LISTED = 100
 @click.option(
     "--gate", type=click.Path(path_type=Path), help="gate.yaml; evidence.yaml lies beside it."
 )
+@click.option("--keys", type=click.Path(path_type=Path), help="--upload: folder of index.key.")
+@click.option(
+    "--trust", type=click.Path(path_type=Path), help="--upload: trust file the index must meet."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def objectlock(action: str | None, root: Path | None, gate: Path | None, *, as_json: bool) -> int:
+def objectlock(
+    action: str | None,
+    root: Path | None,
+    gate: Path | None,
+    keys: Path | None,
+    trust: Path | None,
+    *,
+    as_json: bool,
+) -> int:
     """Keep LOCKED documents, bundles and the index in S3, where nobody can change them.
 
     Bucket, mode and days are those of object_lock in evidence.yaml; credentials come by boto3's own
-    chain. --precheck leaves nothing behind. --upload goes on where it was cut off. --verify reads
-    each version by its VersionId. Exit status: 0 fine (warnings too), 2 something is wrong or
-    refused, 4 unusable input, or S3 cannot be asked.
+    chain. --precheck leaves nothing behind. --upload goes on where it was cut off, and tells the
+    index what it did, which is signed anew. --verify reads each version by its VersionId.
+
+    Exit status: 0 fine (warnings too), 2 something is wrong or refused, 4 unusable input, or S3
+    cannot be asked.
     """
     if action is None:
         raise UsageError("nothing to do", expected="one of --precheck, --upload, --verify")
@@ -75,7 +90,9 @@ def objectlock(action: str | None, root: Path | None, gate: Path | None, *, as_j
         if action == "precheck":
             return _precheck(config, target, client, as_json=as_json)
         if action == "upload":
-            return _upload(where, config, target, client, settings, as_json=as_json)
+            return _upload(
+                where, config, target, client, settings, keys=keys, trust=trust, as_json=as_json
+            )
         return _verify(where, config, target, client, as_json=as_json)
 
 
@@ -101,21 +118,20 @@ def _upload(
     client: S3Client,
     settings: Settings,
     *,
+    keys: Path | None,
+    trust: Path | None,
     as_json: bool,
 ) -> int:
     from pytest_decisionos.evidence import index_open  # noqa: PLC0415 - loads slowly
     from pytest_decisionos.evidence.index_head import signing_key  # noqa: PLC0415 - the same
     from pytest_decisionos.evidence.objectlock_upload import upload  # noqa: PLC0415 - boto3
-    from pytest_decisionos.trust.trust_load import load_trust  # noqa: PLC0415 - loads slowly
 
     now = datetime.now(UTC)
-    key = signing_key(settings.keys_dir)
-    trust = settings.trust and load_trust(
-        settings.trust, now=now, sha256_pin=settings.trust_sha256, state_dir=settings.state_dir
-    )
+    key = signing_key(keys or settings.keys_dir)
+    believed = trusted(trust, settings, now)
 
     def record(events: Sequence[Mapping[str, Any]]) -> None:
-        index_open.record(root, events, now=datetime.now(UTC), key=key, trust=trust)
+        index_open.record(root, events, now=datetime.now(UTC), key=key, trust=believed)
 
     with progress_bar() as progress:
         report = upload(
@@ -130,8 +146,7 @@ def _upload(
         )
     else:
         anchored = max((receipt.entries or 0 for receipt in report.uploaded), default=0)
-        for fault in report.refused:
-            click.echo(f"refused: {fault}")
+        _lines((f"{'refused':<9}", str(fault)) for fault in report.refused)
         if anchored:
             click.echo(f"index anchored with {anchored:,} entries")
         click.echo(

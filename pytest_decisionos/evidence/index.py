@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pytest_decisionos.errors import EvidenceError, RefusedError, UsageError
 from pytest_decisionos.evidence import index_files
 from pytest_decisionos.evidence.index_files import BUNDLES, EVIDENCE, Fault, is_evidence_of_bundle
-from pytest_decisionos.evidence.index_head import time_text
+from pytest_decisionos.evidence.index_head import time_text, told
 from pytest_decisionos.evidence.index_open import BrokenIndexError, Index, opened
 from pytest_decisionos.evidence.index_verify import Report
 from pytest_decisionos.evidence.seal import target_of
@@ -240,8 +240,8 @@ def record_locked(
             raise RefusedError(
                 "is about another target than the index",
                 file=path,
-                found="/".join(facts.target.values()),
-                expected="/".join((index.target or {}).values()),
+                found=told(facts.target),
+                expected=told(index.target),
             )
         date = index.date_of(name, file.sha256, now, retention)
         index.append([_entry("locked", file, facts) | {"retain_until": date}], now)

@@ -61,6 +61,12 @@ def time_text(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def told(target: Mapping[str, str] | None) -> str:
+    """The target of an index as people write it, whatever the order of its fields."""
+    names = ("service", "environment", "region", "tenant")
+    return "/".join(target[name] for name in names) if target else "none"
+
+
 def signing_key(folder: Path | None) -> PrivateKey | None:
     """The private key of the index, ``index.key`` in ``folder``; None if there is none.
 

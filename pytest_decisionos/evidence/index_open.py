@@ -15,6 +15,7 @@ from pytest_decisionos.evidence.index_head import (
     require_writer,
     signature_fault,
     time_text,
+    told,
     write_head,
 )
 from pytest_decisionos.evidence.index_verify import Known, fold, snapshot
@@ -155,7 +156,7 @@ def opened(
             raise RefusedError(
                 "the index is about another target",
                 file=root / HEAD,
-                found="/".join((index.target or {}).values()),
+                found=told(index.target),
                 expected=str(target),
             )
         require_trusted(key, trust, index.target, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Final
 
 from pytest_decisionos.errors import RefusedError
@@ -58,7 +59,8 @@ def send(
 
     Raises:
         RefusedError: the bucket keeps no versions.
-        S3Error: S3 cannot be reached, or refuses, or it was stopped.
+        S3Error: S3 cannot be reached, or refuses.
+        CancelledError: it was stopped.
     """
     part_bytes = part_size(len(data), config)
     version_id = _found(client, config.bucket, item, data, part_bytes)
@@ -114,6 +116,7 @@ def _whole(client: S3Client, common: Mapping[str, Any], data: bytes) -> str | No
             **common,
             Body=data,
             ContentMD5=md5_base64(data),
+            ChecksumAlgorithm="SHA256",
             ChecksumSHA256=sha256_base64(data),
         ).get("VersionId")
 
@@ -137,7 +140,7 @@ def _in_parts(
     done: list[CompletedPartTypeDef] = []
     for number, part in parts.items():
         if stopped():
-            raise S3Error("is not wholly uploaded", file=key, next_step="run it again")
+            raise CancelledError
         sha256 = sha256_base64(part)
         if number not in sent:
             with asked(bucket, key):
@@ -148,6 +151,7 @@ def _in_parts(
                     PartNumber=number,
                     Body=part,
                     ContentMD5=md5_base64(part),
+                    ChecksumAlgorithm="SHA256",
                     ChecksumSHA256=sha256,
                 )["ETag"]
         done.append({"PartNumber": number, "ETag": sent[number], "ChecksumSHA256": sha256})
