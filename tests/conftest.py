@@ -30,8 +30,20 @@ SLO = {
 def pytest_collection_modifyitems(items):
     """Whatever runs pytest or dosctl as a process takes long: `make unit` leaves it out."""
     for item in items:
-        if "project" in getattr(item, "fixturenames", ()):
+        if "project" in getattr(item, "fixturenames", ()) or item.get_closest_marker("rounds"):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _rounds_are_not_traced(request):
+    """Tracing takes several times as long as the rounds, and other tests go through the same code."""
+    if request.node.get_closest_marker("rounds") is None:
+        yield
+        return
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)
 
 
 @pytest.fixture(autouse=True)

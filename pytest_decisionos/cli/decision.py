@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.decision import Verdict
 from pytest_decisionos.settings import from_environment
 from pytest_decisionos.trust import rbac
+from pytest_decisionos.trust.files import is_there
 from pytest_decisionos.trust.sources import ring_of
 
 if TYPE_CHECKING:
@@ -83,6 +85,9 @@ def sign(  # noqa: PLR0917 - click passes each option by name
 
     settings = from_environment()
     rbac.require(settings.allow_scopes, "judge:run")
+    for option, share in (("--from-pct", from_pct), ("--to-pct", to_pct)):
+        if share is not None and not math.isfinite(share):  # which click lets through
+            raise UsageError("not a percentage", field=option, found=share)
     folder, now = keys or settings.keys_dir, datetime.now(UTC)
     if folder is None:
         raise UsageError(
@@ -140,12 +145,14 @@ def policy(gate: Path | None, phase: str | None) -> None:
     folder = Path(loaded.file).parent
     files = [folder / one.file for one in loaded.phase(phase or settings.phase).slo_files()]
     slos = {slo.stem: slo.sha256 for slo in map(load_slo, files)}
+    if len(slos) != len(files):
+        raise UsageError("two SLO files have one name", file=loaded.file, field="slos")
     click.echo(policy_digest(loaded.sha256, slos))
 
 
 def _digest(path: Path) -> str | None:
     """SHA-256 of a file's bytes; None if it is not there."""
-    if not path.exists():
+    if not is_there(path):
         return None
     return hashlib.sha256(strict_json.read_bytes(path)).hexdigest()
 

@@ -15,6 +15,7 @@ from pytest_decisionos.cli.times import time_of
 from pytest_decisionos.errors import UsageError, shown
 from pytest_decisionos.model.target import Target
 from pytest_decisionos.settings import from_environment
+from pytest_decisionos.trust.files import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,7 +213,7 @@ def harvest(  # noqa: PLR0917 - click passes every option by name
 
 
 def _there(path: Path) -> tuple[Path, ...]:
-    return (path,) if path.exists() else ()
+    return (path,) if is_there(path) else ()
 
 
 def _blocks(given: tuple[str, ...]) -> dict[str, Path]:
@@ -231,7 +232,7 @@ def _target(text: str | None, gate: Path) -> Target:
     if text is None:
         from pytest_decisionos.judge.gate import load_gate  # noqa: PLC0415 - reads YAML
 
-        if not gate.exists():
+        if not is_there(gate):
             raise UsageError(
                 "no target",
                 file=gate,

@@ -14,6 +14,7 @@ from pytest_decisionos.cli.progress import progress_bar
 from pytest_decisionos.cli.trusted import trusted as load_trusted
 from pytest_decisionos.errors import ExitCode, shown
 from pytest_decisionos.settings import from_environment
+from pytest_decisionos.trust.files import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,7 +237,7 @@ def _plan_json(made: Plan, *, applied: bool) -> dict[str, Any]:
 
 def _target(gate: Path) -> Target | None:
     """The target that gate.yaml names; None where there is no gate.yaml."""
-    if not gate.exists():
+    if not is_there(gate):
         return None
     from pytest_decisionos.judge.gate import load_gate  # noqa: PLC0415 - reads YAML
 

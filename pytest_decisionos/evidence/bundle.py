@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 from typing import TYPE_CHECKING, Final
 
 from pytest_decisionos.errors import EvidenceError, RefusedError, UsageError
 from pytest_decisionos.model import strict_json
-from pytest_decisionos.trust.files import sync_folder, write_new
+from pytest_decisionos.trust.files import is_there, sync_folder, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -41,9 +42,8 @@ def read_bundle(folder: Path) -> dict[str, bytes]:
     Raises:
         EvidenceError: it is no folder, holds anything but regular files and folders, or too much.
     """
-    if folder.is_symlink() or not folder.is_dir():
-        what = "not a folder" if folder.exists() else "no such bundle"
-        raise EvidenceError(what, file=folder, expected="the folder of one decision")
+    if not stat.S_ISDIR(_kind(folder)):
+        raise EvidenceError("not a folder", file=folder, expected="the folder of one decision")
     files: dict[str, bytes] = {}
     total = 0
     for path in _walk(folder, 0):
@@ -59,6 +59,15 @@ def read_bundle(folder: Path) -> dict[str, bytes]:
     return files
 
 
+def _kind(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except OSError as fault:
+        raise EvidenceError(f"cannot be read: {fault.strerror}", file=path) from None
+    except ValueError:  # an embedded null character in the name
+        raise EvidenceError("not a file name", file=path) from None
+
+
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
     if depth > MAX_DEPTH:
         raise EvidenceError("nested too deep", file=folder, expected=f"at most {MAX_DEPTH} folders")
@@ -67,9 +76,10 @@ def _walk(folder: Path, depth: int) -> Iterator[Path]:
     except OSError as fault:
         raise EvidenceError(f"cannot be read: {fault.strerror}", file=folder) from None
     for path in entries:
-        if path.is_symlink():
+        kind = _kind(path)
+        if stat.S_ISLNK(kind):
             raise EvidenceError("a link, which a bundle does not have", file=path)
-        if path.is_dir():
+        if stat.S_ISDIR(kind):
             yield from _walk(path, depth + 1)
         else:
             yield path
@@ -82,7 +92,7 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> None:
         RefusedError: a bundle of that name is there; none is ever overwritten.
         UsageError: it cannot be written.
     """
-    if folder.exists() or folder.is_symlink():
+    if is_there(folder):
         raise RefusedError("a bundle of this name is there", file=folder)
     temporary = folder.with_name(f".{secrets.token_hex(8)}.tmp")
     try:

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, StringConstraints
 from pytest_decisionos.model.base import Frozen
 from pytest_decisionos.model.policy_text import read_policy
 from pytest_decisionos.model.validate import validate
+from pytest_decisionos.trust.files import is_there
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,7 +129,7 @@ def load_config(path: Path) -> EvidenceFile:
     Raises:
         PolicyError: it is not what it should be.
     """
-    if not path.exists() and not path.is_symlink():
+    if not is_there(path):
         return EvidenceFile()
     document, data = read_policy(path)
     return validate(EvidenceFile, document, path, data)

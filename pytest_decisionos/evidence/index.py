@@ -125,7 +125,7 @@ def _tells(path: str) -> bool:
 
 
 def _bundle_of(path: str) -> str:
-    return path.split("/")[2] if path.startswith(BUNDLES) else ""
+    return path.split("/")[2] if path.startswith(f"{BUNDLES}/") else ""
 
 
 def _news(

@@ -185,7 +185,7 @@ def hash_files(
 
 def tier_of(path: str) -> Tier:
     """The tier that a path says."""
-    if path.startswith(BUNDLES):
+    if path.startswith(f"{BUNDLES}/"):
         return "bundle"
     return "locked" if path.endswith(LOCKED_SUFFIX) else "wip"
 

@@ -15,7 +15,7 @@ from pytest_decisionos.evidence.index_files import HEAD, Fault
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.trust import dsse
-from pytest_decisionos.trust.files import write_atomic
+from pytest_decisionos.trust.files import is_there, write_atomic
 from pytest_decisionos.trust.journal import Head
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def signing_key(folder: Path | None) -> PrivateKey | None:
     if folder is None:
         return None
     path = folder / KEY
-    if not path.exists() and not path.is_symlink():
+    if not is_there(path):
         return None
     from pytest_decisionos.trust.ed25519 import load_private  # noqa: PLC0415 - loads cryptography
 

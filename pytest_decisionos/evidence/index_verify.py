@@ -231,13 +231,14 @@ def fold(state: dict[str, Known], entries: Iterable[Mapping[str, Any]]) -> list[
     faults = []
     for entry in entries:
         event = entry.get("event")
-        if event in _OTHER:
+        if isinstance(event, str) and event in _OTHER:
             continue
         line: int = entry["seq"]
         path, sha256, tier = entry.get("path"), entry.get("sha256"), entry.get("tier")
         at, until = entry.get("at"), entry.get("retain_until")
         if not (
-            event in _DOCUMENT
+            isinstance(event, str)
+            and event in _DOCUMENT
             and isinstance(path, str)
             and isinstance(sha256, str)
             and _HEX(sha256)

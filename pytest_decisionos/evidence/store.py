@@ -22,7 +22,7 @@ from pytest_decisionos.evidence.privacy import masked, refuse_secrets
 from pytest_decisionos.evidence.seal import sealed, target_of, verify
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import parse_evidence, read_evidence
-from pytest_decisionos.trust.files import locked, write_new
+from pytest_decisionos.trust.files import is_there, locked, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -263,7 +263,7 @@ def _sealed(
 
 
 def _refuse_missing(path: Path) -> None:
-    if not path.exists():
+    if not is_there(path):
         raise EvidenceError("no such file", file=path, next_step=_BUILD)
 
 

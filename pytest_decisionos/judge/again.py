@@ -102,6 +102,13 @@ def rejudged_faults(again: Again, verdicts: Verdicts) -> tuple[str, str] | None:
                 differing.append(f"{where}: judged by another SLO file")
             if verdict.vote is not ballot.vote:
                 differing.append(f"{where}: signed {verdict.vote}, again {ballot.vote}")
+            own = next(judge for judge in again.inputs.judges if judge.id == ballot.judge)
+            if verdict.recomputed != tuple(sorted(own.blocks)):
+                differing.append(f"{where}: it computed other blocks itself than it says")
+            if len(verdict.outcomes) != len(ballot.outcomes):
+                differing.append(
+                    f"{where}: signed {len(verdict.outcomes)} outcomes, again {len(ballot.outcomes)}"
+                )
             differing += _outcome_faults(where, verdict.outcomes, ballot.outcomes)
     if not differing:
         return None

@@ -145,6 +145,15 @@ def judge_again(files: Mapping[str, bytes]) -> Again:
         raise EvidenceError("a judge's numbers stand under another's name", file=bundle.INPUTS)
     if not {judge.id for judge in gate.spec.judges} <= set(made.judges):
         raise EvidenceError("a judge of gate.yaml is missing", file=bundle.INPUTS, field="judges")
+    if len(set(made.judges)) != len(made.judges):
+        raise EvidenceError("a judge stands twice", file=bundle.INPUTS, field="judges")
+    asked = [f"check.{check.name}" for check in gate.phase(made.phase).check_list()]
+    if [check.id for check in made.checks] != asked or any(not c.counts for c in made.checks):
+        raise EvidenceError(
+            "not the outcomes of the checks that gate.yaml asks for",
+            file=bundle.INPUTS,
+            field="checks",
+        )
     return Again(inputs, decide(inputs))
 
 
@@ -157,6 +166,8 @@ def _slos(files: Mapping[str, bytes], made: BundledInputs, gate: Gate) -> list[G
         slo = compile_slo(parse_policy(data, path), data, path)
         quorum = quorum_of(slo, listed, gate, len(made.judges))
         gated.append(GatedSlo(slo=slo, quorum=quorum))
+    if len({one.slo.stem for one in gated}) != len(gated):
+        raise PolicyError("two SLO files have one name", file=bundle.GATE, field="slos")
     return sorted(gated, key=lambda one: one.slo.stem)
 
 

@@ -197,6 +197,8 @@ def _contradicts(sealed: Outcome, own: Outcome) -> bool:
                 return True
         elif said is not None and found is not None:
             slack = 0.5 * 10.0 ** -strict_json.decimals(said) if isinstance(said, float) else 0.5
+            if sealed.unit in {"rate", "rel"} and slack >= 0.5:
+                slack = 0.0005  # 0 or 1 spelled without decimals is no rounding of any rate
             if abs(said - found) > slack + 1e-9 * abs(found):
                 return True
         elif (said is None) != (found is None):

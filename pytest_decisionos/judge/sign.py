@@ -29,12 +29,14 @@ from pytest_decisionos.model.statement import (
 )
 from pytest_decisionos.trust import dsse
 from pytest_decisionos.trust.ed25519 import load_private
+from pytest_decisionos.trust.files import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from pytest_decisionos.judge.decide import GateInputs
+    from pytest_decisionos.model.base import Frozen
     from pytest_decisionos.model.decision import Ballot, SloDecision
     from pytest_decisionos.model.statement import DecisionClaims
     from pytest_decisionos.trust.ed25519 import PrivateKey
@@ -105,7 +107,7 @@ def veto_of(path: Path, decision: Decision) -> tuple[str | None, str]:
         document, data = strict_json.read(path, error=EvidenceError)
         found = Decision.model_validate(document)
     except EvidenceError as fault:
-        missing = not path.exists() and not path.is_symlink()
+        missing = not is_there(path)
         return (None, "no whole pytest run left a decision") if missing else ("", str(fault))
     except ValueError:
         return "", f"{path} is no decision"
@@ -116,12 +118,20 @@ def veto_of(path: Path, decision: Decision) -> tuple[str | None, str]:
         and {slo.slo: slo.sha256 for slo in decision.slos}.items()
         <= {slo.slo: slo.sha256 for slo in found.slos}.items()
     )
+    no = found.verdict is not Verdict.GO or found.partial
+    if not same and no and _about(found) == _about(decision):
+        # Spelled or sealed anew, or held against an edited policy, it is the same evidence.
+        return sha256(data), f"the last pytest run on this window says {found.verdict}"
     if not same:
         return None, "the last pytest run was on other evidence, or by another policy"
     if found.verdict is not Verdict.GO or found.partial:
         first = next((reason.code for reason in found.reasons if not reason.outvoted), "")
         return sha256(data), f"the pytest run on this evidence says {found.verdict} ({first})"
     return sha256(data), ""
+
+
+def _about(decision: Decision) -> tuple[object, ...]:
+    return decision.target, decision.phase, decision.release, decision.evidence_window
 
 
 def sign(
@@ -159,6 +169,13 @@ def sign(
             file=inputs.evidence.file,
             found="no MAC was checked, because no keys are configured",
             next_step="configure the keys, then `dosctl evidence seal`",
+        )
+    if go and not decision.release:
+        raise RefusedError(
+            "a decision authorises one release, and the evidence names none",
+            file=inputs.evidence.file,
+            field="/meta/release",
+            next_step="build it with its release",
         )
     expires = _expiry(decision, inputs.now, max_age_sec) if go else inputs.now
     files = _input_files(inputs, policy)
@@ -223,7 +240,7 @@ def _input_files(inputs: GateInputs, policy: Path) -> dict[str, bytes]:
         files[name] = _same(gated.slo.file, gated.slo.sha256)
         names[name] = gated.slo.file
     for judge in inputs.judges:
-        files[bundle.numbers_name(judge.id)] = judge.model_dump_json(indent=1).encode()
+        files[bundle.numbers_name(judge.id)] = _json(judge)
     made = BundledInputs(
         phase=inputs.phase,
         now=inputs.now,
@@ -236,8 +253,15 @@ def _input_files(inputs: GateInputs, policy: Path) -> dict[str, bytes]:
         notes=inputs.notes,
         judges=tuple(judge.id for judge in inputs.judges),
     )
-    files[bundle.INPUTS] = made.model_dump_json(indent=1).encode()
+    files[bundle.INPUTS] = _json(made)
     return files
+
+
+def _json(model: Frozen) -> bytes:
+    try:
+        return model.model_dump_json(indent=1).encode()
+    except ValueError:  # half a surrogate pair
+        raise UsageError("cannot be bundled: a file name is not UTF-8") from None
 
 
 def _below(policy: Path, file: str) -> str:

@@ -6,7 +6,7 @@ quorum and the judging again. Each condition is an outcome with a reason code of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_decisionos.errors import DecisionOSError, shown
 from pytest_decisionos.evidence import bundle
@@ -14,6 +14,7 @@ from pytest_decisionos.judge.admission import integrity_fault
 from pytest_decisionos.judge.again import claims_faults, quorum_fault, rejudged_faults
 from pytest_decisionos.judge.bundled import judge_again, parse_inputs, policy_digest, sha256
 from pytest_decisionos.model import strict_json
+from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.model.seal import Seal
 from pytest_decisionos.model.statement import parse_decision, parse_verdict
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from pytest_decisionos.model.statement import DecisionClaims, ParsedDecision, VerdictClaims
     from pytest_decisionos.trust.trustfile import TrustFile
 
-SKEW_SEC = 5.0
+SKEW_SEC: Final = 5.0
 """How far a time may lie ahead of another clock: the design's bound for rows."""
+MAX_AGE_SEC: Final = 86_400.0
+"""The longest that DECISIONOS_DECISION_MAX_AGE may let a decision be acted on."""
 
 
 class Report(NamedTuple):
@@ -109,6 +112,8 @@ def verify_bundle(
         _attestations_fault(files, parsed),
         f"{len(parsed.attestations)} attestations, all there",
     )
+    if tuple(judge.id for judge in claims.judges) != inputs.judges:
+        found.say("inputs", ("different", "the decision counts other judges than inputs.json"), "")
     verdicts = _verdicts(found, files, claims, trust)
     if not found.clean:
         return Report(found.made, claims)
@@ -126,7 +131,7 @@ def _judge_again(
     claims = parsed.claims
     try:
         again = judge_again(files)
-    except (DecisionOSError, ValueError) as fault:
+    except (DecisionOSError, ValueError, ArithmeticError) as fault:
         found.say("rejudged", ("unreadable", shown(str(fault), 500)), "")
         return
     if not found.say("quorum", quorum_fault(again, claims, verdicts, trust), _quorum_words(claims)):
@@ -172,6 +177,9 @@ def _expiry_fault(claims: DecisionClaims, now: datetime, *, fresh: bool) -> tupl
         return "out_of_range", f"it was issued in the future, at {claims.issued_at.isoformat()}"
     if claims.expires_at < claims.issued_at:
         return "out_of_range", "it expires before it was issued"
+    end = parse_time(claims.evidence_window[1]) if claims.evidence_window else None
+    if end is not None and (claims.expires_at - end).total_seconds() > MAX_AGE_SEC:
+        return "out_of_range", "it expires more than a day after its evidence"
     if fresh and now >= claims.expires_at:
         return "expired", f"nobody may act on it since {claims.expires_at.isoformat()}"
     return None
@@ -256,9 +264,10 @@ def _verdicts(
     good: dict[tuple[str, str], VerdictClaims] = {}
     by_key: dict[str, str] = {}
     for judge in claims.judges:
-        if by_key.setdefault(judge.keyid, judge.id) != judge.id:
-            words = f"{judge.id} and {by_key[judge.keyid]} sign with one key, which counts once"
+        if judge.keyid in by_key or judge.id in by_key.values():
+            words = f"{judge.id} stands twice, or signs with another's key; each counts once"
             found.say("verdicts", ("key_twice", words), "")
+        by_key.setdefault(judge.keyid, judge.id)
         for slo in claims.quorums:
             name = bundle.verdict_name(slo, judge.id)
             if name not in files:
@@ -316,6 +325,9 @@ def _verdict(
             raise _RefusedVerdict(f"other_{what}", words)
     if (verdict.judged_at - claims.issued_at).total_seconds() > SKEW_SEC:
         raise _RefusedVerdict("out_of_range", f"{name} is younger than the decision")
+    end = parse_time(claims.evidence_window[1]) if claims.evidence_window else None
+    if end is not None and (end - verdict.judged_at).total_seconds() > SKEW_SEC:
+        raise _RefusedVerdict("out_of_range", f"{name} is older than the evidence")
     return verdict
 
 

@@ -110,6 +110,10 @@ def parse_policy(data: bytes, path: Path) -> Any:
     except (RecursionError, ValueError) as fault:  # nested too deep; integer beyond the digit limit
         what = "nested too deep" if isinstance(fault, RecursionError) else str(fault)
         raise PolicyError(what, file=path) from None
+    except (LookupError, AttributeError, TypeError):  # PyYAML's answers to a tag that does not fit
+        raise PolicyError(
+            "not YAML: a value is not of the type that its tag says", file=path
+        ) from None
 
 
 @lru_cache(maxsize=1)  # every fault of one file asks

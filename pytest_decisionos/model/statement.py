@@ -106,7 +106,7 @@ class DecisionClaims(Frozen):
     action: Action
     phase: Name
     target: Target
-    release: str | None
+    release: Annotated[str, StringConstraints(strict=True, max_length=1024)] | None
     baseline_release: str | None
     from_pct: Percent | None = None
     to_pct: Percent | None = None
@@ -118,8 +118,8 @@ class DecisionClaims(Frozen):
     tests_sha256: Hex | None = None
     k: Annotated[int, Field(strict=True, ge=1, le=99)]
     n: Annotated[int, Field(strict=True, ge=1, le=99)]
-    quorums: dict[str, str]
-    judges: tuple[JudgeVotes, ...]
+    quorums: Annotated[dict[str, str], Field(max_length=1000)]
+    judges: Annotated[tuple[JudgeVotes, ...], Field(max_length=99)]
     waivers: tuple[Waiver, ...] = ()
     issued_at: AwareDatetime
     expires_at: AwareDatetime

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.model.outcome import Status
-from pytest_decisionos.report.text import COLUMNS, labelled
+from pytest_decisionos.report.text import COLUMNS, labelled, plain
 
 if TYPE_CHECKING:
     from pytest_decisionos.judge.verify import Report
@@ -19,11 +19,12 @@ def report_lines(report: Report) -> list[str]:
         what, _, which = one.id.removeprefix("bundle.").partition("[")
         which = f"{which.removesuffix(']')}: " if which else ""
         text = one.message if good else f"{which}{one.cause}: {one.message}"
-        lines += labelled(f"{'✓' if good else '✗'} {what:<13}", text, COLUMNS - 7)
+        lines += labelled(f"{'✓' if good else '✗'} {plain(what):<13}", plain(text), COLUMNS - 7)
     claims = report.claims
     if claims is not None:
         step = "" if claims.to_pct is None else f", {claims.from_pct or 0:g} → {claims.to_pct:g} %"
-        lines.append(f"{claims.verdict} of {claims.release or 'no release'}{step}, {claims.phase}")
+        release, phase = plain(claims.release or "no release", 200), plain(claims.phase, 64)
+        lines.append(f"{claims.verdict} of {release}{step}, {phase}")
     lines.append("verified" if report.ok else "NOT verified")
     return lines
 

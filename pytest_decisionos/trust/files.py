@@ -75,6 +75,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def is_there(path: Path) -> bool:
+    """Whether something is at ``path``: also a link to nothing, and what may not be looked at.
+
+    So only what is surely missing counts as missing; whoever reads the rest is told why not.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):  # no right to look; a name that cannot be one
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def locked(path: Path, *, timeout_sec: float = LOCK_TIMEOUT_SEC) -> Iterator[None]:
     """Be the only writer of ``path`` meanwhile.

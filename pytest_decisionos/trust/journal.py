@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_decisionos.errors import JournalError, UsageError, shown
 from pytest_decisionos.model import strict_json
-from pytest_decisionos.trust.files import locked, sync_folder
+from pytest_decisionos.trust.files import is_there, locked, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -82,7 +82,7 @@ def read(path: Path) -> Read:
     Raises:
         JournalError: the file cannot be read.
     """
-    if not path.exists() and not path.is_symlink():
+    if not is_there(path):
         return Read([], [], None, 0)
     data = strict_json.read_bytes(path, error=JournalError, max_bytes=MAX_BYTES)
     return parse(data)

@@ -93,7 +93,7 @@ class KeyEntry(Frozen):
                 return b64decode(rest, validate=True)
         except (ValueError, binascii.Error):
             raise ValueError(f"the secret is not the {form} that it says it is") from None
-        return text.encode()
+        return text.encode(errors="surrogateescape")
 
     def serves(self, use: Use) -> bool:
         """Whether it may be used for ``use``."""

@@ -13,7 +13,13 @@ from pytest_decisionos.errors import RefusedError, UnusableInputError, UsageErro
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.base import Frozen
 from pytest_decisionos.model.validate import validate
-from pytest_decisionos.trust.files import locked, others_may_write, read_guarded, write_atomic
+from pytest_decisionos.trust.files import (
+    is_there,
+    locked,
+    others_may_write,
+    read_guarded,
+    write_atomic,
+)
 
 MAX_BYTES = 4096
 
@@ -116,7 +122,7 @@ def _prepare(folder: Path) -> None:
 
 
 def _last(path: Path, name: str) -> _Seen | None:
-    if not path.exists() and not path.is_symlink():
+    if not is_there(path):
         return None
     try:
         data = read_guarded(path, error=UnusableInputError, max_bytes=MAX_BYTES)

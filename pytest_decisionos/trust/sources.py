@@ -81,7 +81,9 @@ def ring_at(place: Place, settings: Settings) -> KeyRing:
     from pytest_decisionos.trust.keys import make_ring, parse_ring  # noqa: PLC0415 - costs start-up
 
     if settings.judge_keys is not None:
-        return parse_ring(settings.judge_keys.get_secret_value().encode(), place.name)
+        return parse_ring(
+            settings.judge_keys.get_secret_value().encode(errors="surrogateescape"), place.name
+        )
     secret = settings.judge_hmac_key.get_secret_value() if settings.judge_hmac_key else ""
     if not secret:
         raise KeysError("is set and empty", file=place.name)

@@ -198,6 +198,27 @@ def test_the_key_of_the_gate_is_private(desk):
     assert "others may use this secret" in said
 
 
+@pytest.mark.parametrize("option", ["--from-pct", "--to-pct"])
+@pytest.mark.parametrize("share", ["nan", "inf", "-1", "101", "x"])
+def test_no_percentage(option, share, monkeypatch, capsys):
+    monkeypatch.setenv("DECISIONOS_ALLOW_SCOPES", "judge:run")
+    assert run(cli, ["decision", "sign", option, share]) == 4
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_two_slos_of_one_name(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("b").mkdir()
+    for folder in "ab":
+        Path(f"{folder}/slo.yaml").write_text("latency: {max_p95_ms: 1, min_samples: 1}\n")
+    spec = {"service": "a", "environment": "b"}
+    phases = {"cutover": {"slos": ["a/slo.yaml", "b/slo.yaml"]}}
+    Path("gate.yaml").write_text(json.dumps({"target": spec, "phases": phases}))
+    assert run(cli, ["decision", "policy", "--gate", "gate.yaml"]) == 4
+    assert "two SLO files have one name" in capsys.readouterr().err
+
+
 def test_nothing_is_known(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DECISIONOS_ALLOW_SCOPES", "judge:run")

@@ -430,7 +430,7 @@ def test_the_target_that_is_asked_for(root):
     assert anchored_at(root, anchored, trust=TRUST, now=NOW, target=Target(**STAGING)) is None
 
 
-@pytest.mark.slow
+@pytest.mark.rounds
 def test_every_bit_of_index_and_head(tmp_path):
     put(tmp_path, "evidence/a.json")
     put(tmp_path, "evidence/b.locked.json")
@@ -767,3 +767,21 @@ def test_a_head_is_parsed_to_what_was_written(root):
         "2026-03-01T12:00:00.000Z",
         KEY.keyid,
     )
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"event": []},
+        {"event": {}},
+        {"event": 1},
+        {"event": "indexed", "path": "gate/bundlex", "tier": "bundle"},
+        {"event": "indexed", "path": [], "tier": "wip"},
+    ],
+)
+def test_a_hostile_entry_is_a_fault_and_no_traceback(root, entry):
+    with journal.open_journal(root / INDEX) as writer:
+        writer.append([{"sha256": "0" * 64, "size": 1, "at": "2026-01-15T12:00:00.000Z", **entry}])
+        write_head(root, writer.head, target=TARGET, now=NOW, key=KEY)
+    assert check(root).faults
+    assert run(root).faults

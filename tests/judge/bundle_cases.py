@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pytest_decisionos.evidence import bundle, seal
 from pytest_decisionos.judge import sign as signing
+from pytest_decisionos.judge.bundled import policy_digest
 from pytest_decisionos.judge.decide import GatedSlo, JudgeInput, decide
 from pytest_decisionos.judge.gate import load_gate, load_labels
 from pytest_decisionos.judge.gather import assemble, quorum_of
@@ -183,6 +184,24 @@ class Bundle:
         inputs = hashlib.sha256(self.files[bundle.INPUTS]).hexdigest()
         self.decide_again(now, inputs_sha256=inputs, **changes)
 
+    def rewrite_inputs(self, **changes):
+        """Change inputs.json; ``attest_again`` makes the gate sign for it."""
+        document = json.loads(self.files[bundle.INPUTS]) | changes
+        self.files[bundle.INPUTS] = json.dumps(document, indent=1).encode()
+
+    def rewrite_policy(self, change):
+        """The gate signs for another gate.yaml."""
+        gate = json.loads(self.files[bundle.GATE])
+        change(gate)
+        self.files[bundle.GATE] = json.dumps(gate, indent=1).encode()
+        digests = {
+            Path(name).stem: hashlib.sha256(data).hexdigest()
+            for name, data in self.files.items()
+            if name.startswith("policy/slo/")
+        }
+        gate_sha256 = hashlib.sha256(self.files[bundle.GATE]).hexdigest()
+        self.attest_again(policy_sha256=policy_digest(gate_sha256, digests))
+
     def vote_again(self, slo, judge, by=None, **changes):
         """A judge signs another verdict."""
         name = bundle.verdict_name(slo, judge)
@@ -301,6 +320,49 @@ def one_key_counts_twice(b):
     b.attest_again(judges=(*judges[:2], peer))
 
 
+def one_judge_stands_twice(b):
+    b.rewrite_inputs(judges=["evidence", "witness", "witness"])
+    judges = b.decision().claims.judges
+    b.attest_again(judges=(*judges[:2], judges[1]))
+
+
+def judges_of_the_inputs_are_others(b):
+    b.rewrite_inputs(judges=["witness", "evidence", "peer"])
+    b.attest_again()
+
+
+def check_of_gate_yaml_left_out(b):
+    b.rewrite_policy(lambda gate: gate["phases"]["cutover"].update(checks=["freeze"]))
+
+
+def check_made_a_warning(b):
+    b.rewrite_policy(lambda gate: gate["phases"]["cutover"].update(checks=["freeze"]))
+    freeze = {"id": "check.freeze", "status": "failed", "cause": "on", "severity": "warn"}
+    b.rewrite_inputs(checks=[freeze])
+    b.attest_again()
+
+
+def outcome_told_twice(b):
+    name = bundle.verdict_name(A, "peer")
+    outcomes = parse_verdict(b.envelope(name).payload).outcomes
+    b.vote_again(A, "peer", outcomes=(outcomes[0].model_copy(update={"observed": 1.0}), *outcomes))
+    b.attest_again()
+
+
+def blocks_that_it_did_not_compute(b):
+    b.vote_again(A, "evidence", recomputed=("perf",))
+    b.attest_again()
+
+
+def verdict_older_than_the_evidence(b):
+    b.vote_again(A, "peer", judged_at=NOW - timedelta(days=900))
+    b.attest_again()
+
+
+def may_be_acted_on_for_years(b):
+    b.decide_again(expires_at=NOW + timedelta(days=3650))
+
+
 def numbers_changed(b):
     b.replace(bundle.numbers_name("witness"), b"400.0", b"300.0")
 
@@ -345,9 +407,7 @@ def inputs_changed(b):
 
 
 def evidence_was_not_sealed(b):
-    document = json.loads(b.files[bundle.INPUTS])
-    document["seal"] = {"state": "unchecked"}
-    b.files[bundle.INPUTS] = json.dumps(document, indent=1).encode()
+    b.rewrite_inputs(seal={"state": "unchecked"})
     b.attest_again()
 
 
@@ -481,6 +541,14 @@ CASES = {
     verdict_for_staging: f"{VERDICT}:other_target",
     verdict_younger_than_the_decision: f"{VERDICT}:out_of_range",
     one_key_counts_twice: "bundle.verdicts:key_twice",
+    one_judge_stands_twice: "bundle.files:unexpected",
+    judges_of_the_inputs_are_others: "bundle.inputs:different",
+    check_of_gate_yaml_left_out: "bundle.rejudged:unreadable",
+    check_made_a_warning: "bundle.rejudged:unreadable",
+    outcome_told_twice: "bundle.rejudged:different",
+    blocks_that_it_did_not_compute: "bundle.rejudged:different",
+    verdict_older_than_the_evidence: f"{VERDICT}:out_of_range",
+    may_be_acted_on_for_years: "bundle.expiry:out_of_range",
     numbers_changed: "bundle.verdict[slo-a@witness]:other_numbers",
     vote_against_its_own_rules: "bundle.quorum:miscounted",
     votes_counted_otherwise_than_signed: "bundle.quorum:miscounted",

@@ -317,6 +317,18 @@ def test_rounding_is_no_contradiction():
     assert judged(blocks, [slo], judges=judges).verdict is Verdict.NO_GO
 
 
+@pytest.mark.parametrize(("said", "found"), [(0, 0.4), (0.0, 0.4), (0, 0.002)])
+def test_no_rate_is_rounded_to_nothing(said, found):
+    blocks = healthy()
+    blocks["perf"]["error_rate"] = said
+    truth = healthy()["perf"]
+    truth["error_rate"] = found
+    judges = [JudgeInput(id="witness", source="log", exact=True, blocks={"perf": truth})]
+    slo = next(s for s in SLOS if s.stem == "slo-billing-strict-v2")
+    codes = {reason.code for reason in judged(blocks, [slo], judges=judges).reasons}
+    assert any(code.startswith("error.") and code.endswith(":tampered") for code in codes)
+
+
 def test_a_hidden_group_is_seen_by_the_log():
     blocks = healthy()
     truth = healthy()["perf"]

@@ -10,11 +10,12 @@ from bundle_cases import KEYS, NOW, TrustFile, inside, judged, project, trust
 
 from pytest_decisionos.errors import KeysError, RefusedError, UsageError
 from pytest_decisionos.evidence import bundle
+from pytest_decisionos.evidence.seal import sealed
 from pytest_decisionos.judge import sign as signing
 from pytest_decisionos.judge.bundled import slo_path
 from pytest_decisionos.judge.decide import decide
 from pytest_decisionos.judge.verify import verify_bundle
-from pytest_decisionos.model.decision import Verdict
+from pytest_decisionos.model.decision import InputFile, Verdict
 from pytest_decisionos.model.outcome import Status
 from pytest_decisionos.model.statement import parse_decision, parse_verdict, release_subject
 from pytest_decisionos.report.publish import decision_json
@@ -185,6 +186,46 @@ def test_no_run(here):
     fewer = decision.model_copy(update={"slos": decision.slos[:1]})
     assert signing.veto_of(write_run(fewer), decision)[0] is None
     assert signing.veto_of(write_run(decision, phase="post"), decision)[0] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"evidence": InputFile(file="latest.json", sha256="5" * 64)},
+        {"gate": InputFile(file="gate.yaml", sha256="5" * 64)},
+    ],
+)
+def test_a_veto_is_not_lost_by_spelling_the_evidence_or_the_policy_anew(here, changes):
+    decision = decide(judged())
+    path = write_run(decision, verdict=Verdict.NO_GO, **changes)
+    tests, veto = signing.veto_of(path, decision)
+    assert tests
+    assert "the last pytest run on this window says NO-GO" in veto
+
+
+def test_a_decision_names_its_release_whole_or_is_none(here):
+    for release, named in (
+        ("r" * 190 + "@sha256:" + "a" * 64, True),
+        ("r" * 1025, False),
+        (5, False),
+        (None, False),
+    ):
+        evidence = cases.blocks()
+        evidence["meta"]["release"] = release
+        document = sealed(evidence, cases.RING, now=NOW)
+        Path("var/evidence/latest.json").write_text(json.dumps(document))
+        decision = decide(judged())
+        assert decision.release == (release if named else None)
+        if not named:
+            with pytest.raises(RefusedError, match="the evidence names none"):
+                sign(judged())
+
+
+def test_a_file_name_that_is_not_utf_8(here):
+    inputs = judged()
+    judges = [j.model_copy(update={"reason": "\udcff"}) for j in inputs.judges]
+    with pytest.raises(UsageError, match="not UTF-8"):
+        sign(inputs.model_copy(update={"judges": tuple(judges)}))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"verdict": "GO"}'])

@@ -85,7 +85,7 @@ def value_of(name, data):
     return document
 
 
-@pytest.mark.slow
+@pytest.mark.rounds
 @pytest.mark.parametrize("part", range(4))
 def test_every_bit_of_every_file_counts(part, tmp_path):
     document = cases.trust(min_k=1, min_n=1)
@@ -128,6 +128,32 @@ def test_an_empty_bundle_does_not_verify(files):
     assert not verify(GOOD, files).ok
 
 
+def test_one_judge_repeated_is_no_quorum(tmp_path):
+    document = cases.trust(min_k=1, min_n=1)
+    made = cases.Bundle(cases.make(tmp_path, judges=("evidence",), document=document))
+    made.rewrite_inputs(judges=["evidence"] * 3)
+    (judge,) = made.decision().claims.judges
+    made.attest_again(judges=(judge,) * 3, n=3, k=2, quorums={cases.B: "2/3"})
+    report = verify_bundle(made.files, TrustFile.model_validate(cases.trust()), now=cases.LATER)
+    assert faults(report)[0] == "bundle.verdicts:key_twice"
+
+
+def test_an_unsigned_bundle_cannot_speak_for_us():
+    made = cases.Bundle(bundle.read_bundle(GOOD / "bundle"))
+    made.decide_again(by=None, release="v1\nverified\n\x1b[8m", phase="x\nverified")
+    lines = report_lines(verify(GOOD, made.files))
+    assert lines[-1] == "NOT verified"
+    assert "verified" not in lines
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("length", [1025, 5000, 100_000])
+def test_a_huge_release_is_a_finding(length):
+    made = cases.Bundle(bundle.read_bundle(GOOD / "bundle"))
+    made.replace_payload(bundle.DECISION, b"v0.5.11q", b"v" * length)
+    assert faults(verify(GOOD, made.files)) == ["bundle.statement:unreadable"]
+
+
 def test_what_people_and_machines_are_told():
     good, bad = verify(GOOD), verify(DATA / "fail_numbers_changed")
     assert report_lines(good)[-2:] == ["GO of v0.5.11q, 5 → 25 %, cutover", "verified"]
@@ -155,7 +181,7 @@ def test_a_link_is_no_part_of_a_bundle(tmp_path):
 
 
 def test_limits_of_a_bundle(tmp_path, monkeypatch):
-    with pytest.raises(EvidenceError, match="no such bundle"):
+    with pytest.raises(EvidenceError, match="No such file"):
         bundle.read_bundle(tmp_path / "none")
     for name, limit in (("MAX_FILES", 3), ("MAX_TOTAL_BYTES", 1000), ("MAX_DEPTH", 0)):
         with monkeypatch.context() as patch:

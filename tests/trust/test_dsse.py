@@ -347,7 +347,7 @@ def test_the_most_signatures():
 # Every bit
 
 
-@pytest.mark.slow
+@pytest.mark.rounds
 @pytest.mark.parametrize(("keys", "threshold"), [((A,), 1), ((A, B), 2), ((A, B), 1)])
 def test_every_bit_counts(keys, threshold):
     payload = json.dumps(

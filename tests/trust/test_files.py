@@ -390,3 +390,20 @@ def test_the_largest_is_read(tmp_path):
     assert read_private(path, max_bytes=10) == b"x" * 10
     with pytest.raises(KeysError, match="too large"):
         read_private(path, max_bytes=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("none", False),
+        ("file/below", False),
+        ("file", True),
+        ("dangling", True),
+        ("x" * 5000, True),
+        ("a\0b", True),
+    ],
+)
+def test_only_what_is_surely_missing_is_missing(tmp_path, name, there):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    assert files.is_there(tmp_path / name) is there

@@ -200,7 +200,7 @@ def test_only_a_head_knows_the_end(path):
     assert not follows(read(path), head)
 
 
-@pytest.mark.slow
+@pytest.mark.rounds
 def test_every_bit_counts(path):
     digests = (sha256(b"%d" % number).hexdigest() for number in range(1, 21))
     head = append(path, *({"path": f"증거/{d[:9]}.json", "sha256": d, "n": -0.5} for d in digests))

@@ -432,7 +432,7 @@ def sample(place, monkeypatch):
     return place, data
 
 
-@pytest.mark.slow
+@pytest.mark.rounds
 def test_every_bit_of_a_pinned_file_counts(sample):
     place, data = sample
     pin = hashlib.sha256(data).hexdigest()
@@ -441,7 +441,7 @@ def test_every_bit_of_a_pinned_file_counts(sample):
         assert place.refusal(sha256_pin=pin).what == "not the trust file that is pinned"
 
 
-@pytest.mark.slow
+@pytest.mark.rounds
 def test_every_bit_of_a_file_that_was_seen_counts(sample):
     place, data = sample
     place.load()
