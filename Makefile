@@ -8,6 +8,9 @@ INSTALLED := $(VENV)/.installed
 # The forged document is judged as it is; every other scenario is judged by what its logs give.
 FORGED := $(if $(filter evil-evidence,$(SCENARIO)),--decisionos-evidence var/log/forged-evidence.json)
 
+# Half of the tests wait for processes or the disk, so one worker more than there are cores.
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup gate test unit lint types shellcheck bench bench-short services clean
 
@@ -30,7 +33,7 @@ gate: $(INSTALLED) ## judge sample traffic; SCENARIO=healthy, slow-canary, error
 # `coverage run` and not pytest-cov: pytest imports our plugin before pytest-cov begins to measure.
 test: $(INSTALLED) ## run all tests with branch coverage; ARGS=… goes to pytest
 	@$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto --dist worksteal -p no:benchmark -rfEs $(ARGS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark -rfEs $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
@@ -52,7 +55,7 @@ bench: $(INSTALLED) ## measure everything that docs state, at full size
 	$(BIN)/python -m pytest benchmarks -p no:cacheprovider -q -s
 	$(BIN)/python benchmarks/coverage_of_limits.py
 
-bench-short: export DECISIONOS_BENCH_ROWS ?= 3000000
+bench-short: export DECISIONOS_BENCH_ROWS ?= 1000000
 bench-short: $(INSTALLED) ## measure the same on less data
 	$(BIN)/python -m pytest benchmarks -p no:cacheprovider -q -s
 

@@ -35,11 +35,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _rounds_are_not_traced(request):
+def _rounds_are_not_traced(request, monkeypatch):
     """Tracing takes several times as long as the rounds, and other tests go through the same code."""
     if request.node.get_closest_marker("rounds") is None:
         yield
         return
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        monkeypatch.delenv(name, raising=False)  # nor are the processes that it starts
     tracer = sys.gettrace()
     sys.settrace(None)
     yield

@@ -715,7 +715,7 @@ def _lock_some(root, start):
         record_locked(root, path, now=NOW, retention=KEEP, key=KEY)
 
 
-@pytest.mark.slow
+@pytest.mark.rounds
 def test_many_writers_lose_nothing(root):
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=_lock_some, args=(root, n)) for n in range(6)]

@@ -434,7 +434,7 @@ def merge_many(path, writer, start):
         store.merge(path, {f"w{writer}_{i}": {"값": i}}, **with_())
 
 
-@pytest.mark.slow
+@pytest.mark.rounds
 def test_sixteen_writers_lose_nothing(tmp_path):
     blocks = healthy(NOW)
     path = put(tmp_path / "latest.json", {name: blocks[name] for name in ("meta", "budget")})

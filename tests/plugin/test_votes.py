@@ -19,7 +19,9 @@ def told(votes, k, closed, mode):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", MODES, ids=["plain", "xdist"])
-@pytest.mark.parametrize("n", range(1, 6))
+@pytest.mark.parametrize(
+    "n", [1, 2, 3, *(pytest.param(n, marks=pytest.mark.rounds) for n in (4, 5))]
+)
 def test_truth_table(scripted, n, how):
     slos = {}
     flags = itertools.cycle(itertools.product((True, False), ("hold", "no-go")))

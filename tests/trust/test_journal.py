@@ -502,7 +502,7 @@ def test_processes_that_append_at_once_lose_nothing(path):
         assert follows(found, Head(int(entries), digest))
 
 
-@pytest.mark.slow
+@pytest.mark.rounds
 def test_kill_9_costs_nothing_that_was_told(path):
     draw = random.Random(7)
     told = []
