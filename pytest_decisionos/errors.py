@@ -9,7 +9,8 @@
     │   ├── TrustError             trust file
     │   └── JournalError           index or another hash-chained journal
     ├── UsageError                 exit 4   options that contradict each other or the gate
-    ├── RemoteError                exit 4   a service (SSM, S3) that does not do what was asked
+    ├── RemoteError                exit 4   a service (SSM, S3, a judge) that does not do what was asked
+    │   └── ReplayStoreError       exit 4   a replay store that cannot be relied on
     ├── DeniedError                exit 3   RBAC: a scope is missing
     └── RefusedError               exit 2   a condition does not hold
         └── SignatureError         a signature or MAC that does not verify, or may not
@@ -134,7 +135,11 @@ class DeniedError(DecisionOSError):
 
 
 class RemoteError(DecisionOSError):
-    """A service (SSM, S3) that cannot be reached or does not do what was asked."""
+    """A service (SSM, S3, a judge) that cannot be reached or does not do what was asked."""
+
+
+class ReplayStoreError(RemoteError):
+    """A replay store that cannot be relied on: who asks it learns nothing, and must refuse."""
 
 
 class RefusedError(DecisionOSError):

@@ -34,6 +34,16 @@ class Settings(BaseSettings):
             means ``$XDG_STATE_HOME/decisionos``.
         decision_max_age: how long after the end of the evidence's window a decision may be acted
             on, seconds (``DECISIONOS_DECISION_MAX_AGE``).
+        max_skew: how far clocks may differ, seconds (``DECISIONOS_MAX_SKEW``): the clock SLA.
+        ntp: SNTP servers to measure this host's clock by, separated by commas
+            (``DECISIONOS_NTP``); empty means that chrony is asked.
+        replay: a judge's replay store (``DECISIONOS_REPLAY``): ``redis://…``, or a file for
+            SQLite; None means ``<root>/judge/replay.sqlite``.
+        judge_ca: certificate authorities of remote judges, PEM (``DECISIONOS_JUDGE_CA``); None
+            means those of this host.
+        judge_cert: certificate that remote judges know this client by, PEM
+            (``DECISIONOS_JUDGE_CERT``).
+        judge_cert_key: its private key, PEM (``DECISIONOS_JUDGE_CERT_KEY``).
     """
 
     model_config = SettingsConfigDict(
@@ -61,6 +71,12 @@ class Settings(BaseSettings):
     trust_sha256: str = Field(default="", max_length=128)
     state_dir: Path | None = None
     decision_max_age: float = Field(default=900.0, gt=0, le=86_400, allow_inf_nan=False)
+    max_skew: float = Field(default=0.5, gt=0, le=60, allow_inf_nan=False)
+    ntp: str = Field(default="", max_length=4096)
+    replay: SecretStr | None = Field(default=None, max_length=2048)
+    judge_ca: Path | None = None
+    judge_cert: Path | None = None
+    judge_cert_key: Path | None = None
 
 
 def from_environment() -> Settings:
@@ -75,7 +91,9 @@ def from_environment() -> Settings:
         first = fault.errors(include_url=False)[0]
         place = "_".join(str(part) for part in first["loc"]).upper()
         name = place if place.startswith("AWS_") else f"DECISIONOS_{place}"
-        found = None if "KEY" in name else first["input"]  # a secret is never told
+        found = (
+            None if "KEY" in name or name.endswith("REPLAY") else first["input"]
+        )  # a secret is never told
         raise UsageError(first["msg"], field=name, found=found) from None
 
 

@@ -3,9 +3,10 @@
 set -euo pipefail
 
 # program:package
-needed=(git:git shellcheck:shellcheck jq:jq openssl:openssl)
+needed=(git:git shellcheck:shellcheck jq:jq openssl:openssl redis-server:redis-server)
 # Ceph's S3 gateway, which the tests start for themselves. Where there is no Debian they are skipped.
 if command -v apt-get >/dev/null 2>&1; then
+  needed+=(chronyd:chrony)
   needed+=(ceph:ceph-common ceph-mon:ceph-mon ceph-osd:ceph-osd radosgw:radosgw)
 fi
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import platform
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 import pytest_decisionos
 from pytest_decisionos.evidence.digest import digest
-from pytest_decisionos.judge.admission import admission, integrity_fault, proof_of
+from pytest_decisionos.judge.admission import admission, integrity_fault
 from pytest_decisionos.judge.gate import HarvestLimits, LabelFile
 from pytest_decisionos.judge.quorum import must_abort, tally, vote_of
 from pytest_decisionos.judge.reasons import is_tampering, reasons
@@ -37,19 +37,26 @@ from pytest_decisionos.model.policy import Quorum, Slo
 from pytest_decisionos.model.seal import Seal
 from pytest_decisionos.model.target import Target
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_decisionos.model.policy import Rule
+
 
 class JudgeInput(Frozen):
     """A judge, and what it computed.
 
     Attributes:
         id: its name in gate.yaml.
-        source: ``evidence``, ``log`` or another package's source.
+        source: ``evidence``, ``log``, ``remote`` or another package's source.
         state: ready; absent (it has nothing to look at); or error.
         reason: why it is not ready.
         exact: whether it read the very bytes that the evidence names, so that its numbers must be
             those of the evidence.
         blocks: the numbers that it computed itself, as evidence blocks.
         logs: the files that it computed them from; of each, the digest of the bytes that it read.
+        seal: what the evidence's MAC proves to a remote judge, which has keys of its own; None is
+            what it proves to the gate.
     """
 
     id: str
@@ -59,6 +66,7 @@ class JudgeInput(Frozen):
     exact: bool = False
     blocks: dict[str, Any] = Field(default_factory=dict)
     logs: tuple[InputFile, ...] = ()
+    seal: Seal | None = None
 
 
 class GatedSlo(Frozen):
@@ -128,12 +136,7 @@ def decide(inputs: GateInputs) -> Decision:
         now=inputs.now,
     )
     jury = Jury(
-        inputs.blocks,
-        inputs.evidence.file,
-        inputs.judges,
-        integrity=fault,
-        proof=proof_of(inputs.seal),
-        now=inputs.now,
+        inputs.blocks, inputs.evidence.file, inputs.judges, seal=inputs.seal, now=inputs.now
     )
     judged = tuple(_judge_slo(gated, jury, inputs) for gated in inputs.slos)
     meta = inputs.blocks.get("meta")
@@ -219,21 +222,7 @@ def concluded(draft: Decision, inputs: GateInputs) -> Decision:
 def _judge_slo(gated: GatedSlo, jury: Jury, inputs: GateInputs) -> SloDecision:
     slo = gated.slo
     rules = expand(slo.rules, jury.sealed)
-    ballots: list[Ballot] = []
-    for judge in inputs.judges:
-        reason = jury.abstains(judge, rules)
-        if reason is not None:
-            ballots.append(Ballot(judge=judge.id, vote=Vote.ABSTAIN, reason=reason))
-            continue
-        outcomes = waive([jury.outcome(judge, rule) for rule in rules], slo.waivers, inputs.now)
-        ballots.append(
-            Ballot(
-                judge=judge.id,
-                vote=vote_of(outcomes),
-                reason=judge.reason,
-                outcomes=tuple(outcomes),
-            )
-        )
+    ballots = [_ballot(judge, jury, rules, slo, inputs.now) for judge in inputs.judges]
     return SloDecision(
         slo=slo.stem,
         file=slo.file,
@@ -243,6 +232,23 @@ def _judge_slo(gated: GatedSlo, jury: Jury, inputs: GateInputs) -> SloDecision:
         action=Action.WAIT,
         ballots=tuple(ballots),
         waivers=slo.waivers,
+    )
+
+
+def ballot_of(judge: JudgeInput, jury: Jury, slo: Slo, now: datetime) -> Ballot:
+    """The vote of one judge on one SLO: what a judge says of itself, and the gate of it again."""
+    return _ballot(judge, jury, expand(slo.rules, jury.sealed), slo, now)
+
+
+def _ballot(
+    judge: JudgeInput, jury: Jury, rules: Sequence[Rule], slo: Slo, now: datetime
+) -> Ballot:
+    reason = jury.abstains(judge, rules)
+    if reason is not None:
+        return Ballot(judge=judge.id, vote=Vote.ABSTAIN, reason=reason)
+    outcomes = waive([jury.outcome(judge, rule) for rule in rules], slo.waivers, now)
+    return Ballot(
+        judge=judge.id, vote=vote_of(outcomes), reason=judge.reason, outcomes=tuple(outcomes)
     )
 
 

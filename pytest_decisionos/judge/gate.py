@@ -23,7 +23,7 @@ KofN = Annotated[str, StringConstraints(strict=True, pattern=r"^[1-9][0-9]?/[1-9
 
 
 class JudgeConfig(Frozen):
-    """A judge: its name, and the source that it looks at.
+    """A judge: its name, and the source that it looks at, or where it is asked.
 
     Attributes:
         id: its name.
@@ -32,12 +32,33 @@ class JudgeConfig(Frozen):
         path: for ``log``: a log of the same traffic, relative to the root folder; without it the
             judge reads the very log that the evidence names.
         params: for another package's source.
+        url: of a judge on another host, which has a source of its own: ``https://judge-1:8443``,
+            to which ``/judge`` is added. Its public key stands in the trust file.
+        timeout_sec: how long a remote judge may take to answer all that it is asked.
     """
 
     id: Name
     source: Name = "log"
     path: FileName | None = None
     params: dict[str, Any] = Field(default_factory=dict)
+    url: (
+        Annotated[
+            str,
+            StringConstraints(
+                strict=True,
+                pattern=r"^https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?$",
+                max_length=2048,
+            ),
+        ]
+        | None
+    ) = None
+    timeout_sec: Annotated[float, Field(strict=True, gt=0, le=120, allow_inf_nan=False)] = 10.0
+
+    @model_validator(mode="after")
+    def _either_here_or_there(self) -> JudgeConfig:
+        if self.url is not None and self.model_fields_set & {"source", "path", "params"}:
+            raise ValueError("url: a remote judge has its own source; give url alone")
+        return self
 
 
 class PhaseSlo(Frozen):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.errors import shown
+from pytest_decisionos.judge.admission import integrity_fault, proof_of
 from pytest_decisionos.judge.evaluate import evaluate
 from pytest_decisionos.judge.view import View
 from pytest_decisionos.model import strict_json
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pytest_decisionos.judge.decide import GatedSlo, JudgeInput
+    from pytest_decisionos.model.seal import Seal
 
 MAX_GROUPS = 1000
 """Groups of one dimension that are judged one by one; the harvest writes at most 101."""
@@ -67,26 +69,27 @@ class Jury:
         source: str,
         judges: Iterable[JudgeInput],
         *,
-        integrity: tuple[str, str] | None,
-        proof: str,
+        seal: Seal,
         now: datetime,
     ) -> None:
-        self.sealed = View(blocks, source=source, integrity=integrity, proof=proof, now=now)
-        self._own = {
-            j.id: View(j.blocks, source=j.id, integrity=integrity, now=now) for j in judges
+        judges = list(judges)
+        self._seals = {judge.id: judge.seal or seal for judge in judges}
+        faults = {
+            one: integrity_fault(blocks, source, one) for one in {seal, *self._seals.values()}
         }
+
+        def view(document: Mapping[str, Any], origin: str, by: Seal) -> View:
+            return View(document, source=origin, integrity=faults[by], proof=proof_of(by), now=now)
+
+        self._sealed_views = {one: view(blocks, source, one) for one in faults}
+        self.sealed = self._sealed_views[seal]
+        self._own = {j.id: view(j.blocks, j.id, self._seals[j.id]) for j in judges}
         self._views = {
-            j.id: View(
-                overlay(blocks, j.blocks),
-                source=_origin(j),
-                integrity=integrity,
-                proof=proof,
-                now=now,
-            )
+            j.id: view(overlay(blocks, j.blocks), _origin(j), self._seals[j.id])
             for j in judges
             if j.blocks
         }
-        self._sealed_outcomes: dict[str, tuple[Rule, Outcome]] = {}
+        self._sealed_outcomes: dict[tuple[str, Seal], tuple[Rule, Outcome]] = {}
 
     def abstains(self, judge: JudgeInput, rules: Sequence[Rule]) -> str | None:
         """Why ``judge`` has no vote on these rules; None if it votes."""
@@ -102,7 +105,7 @@ class Jury:
 
     def outcome(self, judge: JudgeInput, rule: Rule) -> Outcome:
         """What ``judge`` says of ``rule``."""
-        sealed = self._sealed(rule)
+        sealed = self._sealed(rule, self._seals[judge.id])
         if judge.state == "error":
             message = f"judge {judge.id} cannot say: {judge.reason}"
             return sealed.model_copy(
@@ -131,12 +134,12 @@ class Jury:
             )
         return own
 
-    def _sealed(self, rule: Rule) -> Outcome:
-        known = self._sealed_outcomes.get(rule.id)
+    def _sealed(self, rule: Rule, seal: Seal) -> Outcome:
+        known = self._sealed_outcomes.get((rule.id, seal))
         # Rules of two SLOs may share an id and differ in their bound.
         if known is None or known[0] is not rule:
-            known = rule, evaluate(rule, self.sealed)
-            self._sealed_outcomes[rule.id] = known
+            known = rule, evaluate(rule, self._sealed_views[seal])
+            self._sealed_outcomes[rule.id, seal] = known
         return known[1]
 
     def _feeds(self, judge: JudgeInput, rule: Rule) -> bool:

@@ -316,6 +316,7 @@ def _verdict(inputs: GateInputs, slo: SloDecision, ballot: Ballot, numbers: byte
         "vote": ballot.vote,
         "reason": ballot.reason,
         "outcomes": ballot.outcomes,
+        "as_of": inputs.now,
         "judged_at": inputs.now,
     }
     return VerdictClaims(**fields)

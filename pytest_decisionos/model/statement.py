@@ -46,7 +46,8 @@ class VerdictClaims(Frozen):
         vote: its vote.
         reason: why it abstains or is in error.
         outcomes: one for each rule; none if it abstains.
-        judged_at: when.
+        as_of: the time of the decision, which ages are counted to and waivers held against.
+        judged_at: when, by the judge's own clock.
         nonce: of the request, where it answers one.
     """
 
@@ -61,15 +62,20 @@ class VerdictClaims(Frozen):
     vote: Vote
     reason: str = ""
     outcomes: tuple[Outcome, ...] = ()
+    as_of: AwareDatetime
     judged_at: AwareDatetime
-    nonce: str = ""
+    nonce: Annotated[str, StringConstraints(strict=True, max_length=256)] = ""
 
 
 class JudgeVotes(Frozen):
-    """A judge as the decision counts it: the key that it signs with, and its vote on each SLO."""
+    """A judge as the decision counts it: the key that it signs with, and its vote on each SLO.
+
+    A remote judge that gave no verdict has no key here: it is in error by the gate's word alone,
+    which can only take a GO away.
+    """
 
     id: Name
-    keyid: Hex
+    keyid: Hex | None
     votes: dict[str, Vote]
 
 

@@ -100,13 +100,16 @@ class KeyEntry(Frozen):
         return not self.use or use in self.use
 
     def mac(self, use: Use, message: bytes) -> str:
-        """HMAC-SHA-256 (RFC 2104) of ``message`` as 64 hexadecimal digits.
+        """HMAC-SHA-256 (RFC 2104) of ``message`` as 64 hexadecimal digits, with ``mac_key``."""
+        return hmac.digest(self.mac_key(use), message, "sha256").hex()
 
-        A key without ``use`` makes it with a sub-key of its own for each use: HKDF-SHA-256
-        (RFC 5869) with no salt and ``decisionos/<use>`` as info.
+    def mac_key(self, use: Use) -> bytes:
+        """The bytes that MACs of ``use`` are made with.
+
+        They are the secret itself; of a key without ``use`` a sub-key of its own for each use:
+        HKDF-SHA-256 (RFC 5869) with no salt and ``decisionos/<use>`` as info.
         """
-        key = self.raw if self.use else _sub_key(self.raw, use)
-        return hmac.digest(key, message, "sha256").hex()
+        return self.raw if self.use else _sub_key(self.raw, use)
 
 
 def _sub_key(secret: bytes, use: Use) -> bytes:
