@@ -88,6 +88,17 @@ def test_rfc_5869_holds_for_the_sub_keys():
         assert key.mac(use, b"m") == hmac.digest(sub, b"m", "sha256").hex()
 
 
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("secret", [SECRET, f"hex:{'ab' * 32}", "한글 비밀 " * 8])
+def test_mac_key_is_what_macs_are_made_with(use, secret):
+    shared = KeyEntry.model_validate(entry(use=(), secret=secret))
+    own = KeyEntry.model_validate(entry(use=(use,), secret=secret))
+    assert shared.mac_key(use) == hkdf(shared.raw, f"decisionos/{use}".encode(), 32)
+    assert own.mac_key(use) == own.raw
+    for key in (shared, own):
+        assert key.mac(use, b"m") == hmac.digest(key.mac_key(use), b"m", "sha256").hex()
+
+
 def test_one_uses_mac_is_worthless_for_another():
     shared = KeyEntry.model_validate(entry(use=()))
     own = KeyEntry.model_validate(entry(use=("request",)))
