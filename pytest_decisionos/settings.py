@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pytest_decisionos.errors import UsageError
+
+MAX_SKEW_SEC: Final = 60.0
+"""No clock SLA is laxer."""
 
 
 class Settings(BaseSettings):
@@ -22,6 +26,11 @@ class Settings(BaseSettings):
         judges: the judges to ask, separated by commas; empty means all (``DECISIONOS_JUDGES``).
         quorum: ``k/n`` to demand at least; empty means what the files say (``DECISIONOS_QUORUM``).
         allow_scopes: RBAC scopes granted (``DECISIONOS_ALLOW_SCOPES``); empty grants nothing.
+        release: the release of a canary's first step (``DECISIONOS_RELEASE``); empty is what the
+            evidence names.
+        baseline_release: what everybody runs then (``DECISIONOS_BASELINE_RELEASE``).
+        actor: who acts, for the audit journal (``DECISIONOS_ACTOR``); empty is who the CI's
+            variables name, else the user.
         kms_param_path: SSM path of the HMAC ring (``DECISIONOS_KMS_PARAM_PATH``); the first source.
         judge_keys: the ring as JSON, or ``@FILE`` (``DECISIONOS_JUDGE_KEYS``); the second.
         judge_hmac_key: one secret alone (``DECISIONOS_JUDGE_HMAC_KEY``); the third.
@@ -58,6 +67,9 @@ class Settings(BaseSettings):
     judges: str = Field(default="", max_length=4096)
     quorum: str = Field(default="", max_length=16)
     allow_scopes: str = Field(default="", max_length=4096)
+    release: str = Field(default="", max_length=256)
+    baseline_release: str = Field(default="", max_length=256)
+    actor: str = Field(default="", max_length=256)
     kms_param_path: str | None = Field(default=None, max_length=1024)
     judge_keys: SecretStr | None = Field(default=None, max_length=1024 * 1024)
     judge_hmac_key: SecretStr | None = Field(default=None, max_length=4096)
@@ -71,7 +83,7 @@ class Settings(BaseSettings):
     trust_sha256: str = Field(default="", max_length=128)
     state_dir: Path | None = None
     decision_max_age: float = Field(default=900.0, gt=0, le=86_400, allow_inf_nan=False)
-    max_skew: float = Field(default=0.5, gt=0, le=60, allow_inf_nan=False)
+    max_skew: float = Field(default=0.5, gt=0, le=MAX_SKEW_SEC, allow_inf_nan=False)
     ntp: str = Field(default="", max_length=4096)
     replay: SecretStr | None = Field(default=None, max_length=2048)
     judge_ca: Path | None = None

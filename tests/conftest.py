@@ -13,7 +13,13 @@ from hypothesis import settings
 
 from pytest_decisionos.testing import healthy, sealed
 
-pytest_plugins = ["pytester", "services.ceph"]
+pytest_plugins = [
+    "pytester",
+    "services.ceph",
+    "services.chrony",
+    "services.nginx",
+    "services.redis_server",
+]
 # A shared machine stalls; and CI shall judge the change, not the luck of the draw.
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
@@ -74,9 +80,10 @@ class Project:
         self.evidence(healthy(datetime.now(UTC)))
 
     def gate(self, judges, slos=("slo-own",), quorum=None, checks=(), **more):
-        """Write gate.yaml; judges as (id, source[, params])."""
+        """Write gate.yaml; judges as (id, source[, params]), or as gate.yaml has them."""
         listed = [
-            {"id": j[0], "source": j[1], **({"params": j[2]} if len(j) > 2 else {})} for j in judges
+            j if isinstance(j, dict) else dict(zip(("id", "source", "params"), j, strict=False))
+            for j in judges
         ]
         phase = {
             "slos": [f"slo/{name}.json" for name in slos],

@@ -12,6 +12,7 @@ from pytest_decisionos.cli.lazy import LazyGroup
 from pytest_decisionos.errors import DecisionOSError, ExitCode, shown
 
 COMMANDS = {
+    "clock": ("pytest_decisionos.cli.clock:clock", "Measure this host's clock."),
     "decision": ("pytest_decisionos.cli.decision:decision", "Sign decisions."),
     "evidence": (
         "pytest_decisionos.cli.evidence:evidence",
@@ -23,8 +24,16 @@ COMMANDS = {
     ),
     "judge": ("pytest_decisionos.cli.judge:judge", "Judge evidence by a quorum of judges."),
     "keys": ("pytest_decisionos.cli.keys:keys", "Make, list, check, rotate and revoke keys."),
+    "release": (
+        "pytest_decisionos.cli.release:release",
+        "Step, promote, pause, abort and finish a release.",
+    ),
     "sample": ("pytest_decisionos.cli.sample:sample", "Write realistic sample logs."),
     "slo": ("pytest_decisionos.cli.slo:slo", "Lint, explain and describe SLO files."),
+    "stage": (
+        "pytest_decisionos.cli.stage:stage",
+        "Show, check, repair and follow the stage.",
+    ),
     "trust": ("pytest_decisionos.cli.trust:trust", "Make, show and verify the trust file."),
     "verify": ("pytest_decisionos.cli.verify:verify", "Check a decision's bundle, offline."),
 }
