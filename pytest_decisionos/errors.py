@@ -11,6 +11,7 @@
     ├── UsageError                 exit 4   options that contradict each other or the gate
     ├── RemoteError                exit 4   a service (SSM, S3, a judge) that does not do what was asked
     │   └── ReplayStoreError       exit 4   a replay store that cannot be relied on
+    ├── RolloutError               exit 4   traffic that could not be moved
     ├── DeniedError                exit 3   RBAC: a scope is missing
     └── RefusedError               exit 2   a condition does not hold
         └── SignatureError         a signature or MAC that does not verify, or may not
@@ -140,6 +141,10 @@ class RemoteError(DecisionOSError):
 
 class ReplayStoreError(RemoteError):
     """A replay store that cannot be relied on: who asks it learns nothing, and must refuse."""
+
+
+class RolloutError(DecisionOSError):
+    """Traffic that could not be moved: the rollout's program, proxy or cluster did not do it."""
 
 
 class RefusedError(DecisionOSError):

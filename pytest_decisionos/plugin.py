@@ -66,7 +66,7 @@ def request_of(config: pytest.Config) -> Request:
     from pytest_decisionos.settings import from_environment, split
     from pytest_decisionos.trust.sources import ring_of
 
-    evidence = setting(config, "evidence")
+    evidence, settings = setting(config, "evidence"), from_environment()
     return Request(
         root=root_of(config),
         gate=gate_of(config),
@@ -76,7 +76,8 @@ def request_of(config: pytest.Config) -> Request:
         more_slos=tuple(split(setting(config, "slo"))),
         judges=tuple(split(setting(config, "judges"))),
         quorum=setting(config, "quorum"),
-        ring=ring_of(from_environment()),
+        ring=ring_of(settings),
+        settings=settings,
     )
 
 

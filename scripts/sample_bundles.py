@@ -1,4 +1,4 @@
-"""Write tests/data/bundles again: a good bundle, and one folder for each fault.
+"""Write tests/data/bundles again: good bundles, and one folder for each fault.
 
 Run it from the checkout when the format of bundles changes, and read the diff:
 
@@ -40,10 +40,21 @@ def main() -> None:
         lost = cases.make(Path(folder), numbers={"witness": 5000.0, "peer": 5000.0})
     write("good", cases.Bundle(good), "verified")
     write("fail_quorum_not_reached", cases.lost_quorum(lost), "bundle.quorum:not_reached")
-    for spoil, expected in cases.CASES.items():
-        made = cases.Bundle(good)
-        spoil(made)
-        write(f"fail_{spoil.__name__}", made, expected)
+    with tempfile.TemporaryDirectory() as folder:
+        remote = cases.make(Path(folder), remote=("peer",))
+    with tempfile.TemporaryDirectory() as folder:
+        silent = cases.make(Path(folder), dead=("peer",))
+    write("good_remote", cases.Bundle(remote, min_remote=1), "verified")
+    write("good_silent", cases.Bundle(silent), "verified")
+    for base, faults in (
+        (good, cases.CASES),
+        (remote, cases.REMOTE_CASES),
+        (silent, cases.SILENT_CASES),
+    ):
+        for spoil, expected in faults.items():
+            made = cases.Bundle(base)
+            spoil(made)
+            write(f"fail_{spoil.__name__}", made, expected)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pytest_decisionos.evidence.build import Inputs, build_evidence, forge_sample, write_evidence
+from pytest_decisionos.harvest.options import Options
 from pytest_decisionos.harvest.sample import SCENARIOS, write_sample
 from pytest_decisionos.judge.gate import load_gate
+from pytest_decisionos.release.canary_policy import load_policy
 
 CHECKOUT = Path(__file__).parents[1]
 END = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
@@ -26,12 +28,16 @@ def sample_evidence(scenario: str, logs: Path, out: Path) -> None:
     if scenario == "evil-evidence":
         forge_sample(logs, now=END).replace(out)
         return
+    policy = load_policy(CHECKOUT / "configs/canary/policy.json")
     inputs = Inputs(
         reqlog=(logs / "reqlog.csv",),
         judgelog=(logs / "judgelog.csv",),
         peer=(logs / "lb.csv",),
         blocks={name: logs / f"{name}.json" for name in ("budget", "quota", "usage")},
         target=load_gate(CHECKOUT / "configs/gate.yaml").target,
+        options=Options(
+            burst_threshold=policy.burst_threshold, ewma_tolerance=policy.ewma_tolerance
+        ),
     )
     write_evidence(out, build_evidence(inputs, now=END))
 

@@ -6,11 +6,12 @@ set -euo pipefail
 needed=(git:git shellcheck:shellcheck jq:jq openssl:openssl redis-server:redis-server)
 # Ceph's S3 gateway, which the tests start for themselves. Where there is no Debian they are skipped.
 if command -v apt-get >/dev/null 2>&1; then
-  needed+=(chronyd:chrony)
+  needed+=(chronyd:chrony nginx:nginx-light)
   needed+=(ceph:ceph-common ceph-mon:ceph-mon ceph-osd:ceph-osd radosgw:radosgw)
 fi
 
 missing=()
+PATH="$PATH:${SBIN-/usr/sbin:/sbin}" # where daemons are, and where Debian's users do not look
 for entry in "${needed[@]}"; do
   command -v "${entry%%:*}" >/dev/null 2>&1 || missing+=("${entry##*:}")
 done
@@ -40,3 +41,10 @@ echo "services: installing ${missing[*]}"
 apt() { ${as_root[@]+"${as_root[@]}"} env DEBIAN_FRONTEND=noninteractive apt-get -qq "$@" </dev/null; }
 apt update
 apt install --yes --no-install-recommends "${missing[@]}"
+# The tests start an nginx of their own; the packaged one would keep port 80.
+case " ${missing[*]} " in *" nginx-light "*)
+  as_root_do() { ${as_root[@]+"${as_root[@]}"} env PATH="$PATH" "$@"; }
+  as_root_do update-rc.d nginx disable || echo "services: nginx may start by itself at the next boot" >&2
+  as_root_do invoke-rc.d nginx stop || true # it was not started
+  ;;
+esac

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from datetime import UTC, datetime
@@ -12,16 +11,15 @@ from typing import TYPE_CHECKING
 import click
 
 from pytest_decisionos.checks.run import with_checks
+from pytest_decisionos.cli.gathered import gathered
 from pytest_decisionos.cli.trusted import must_trust
 from pytest_decisionos.errors import RefusedError, UsageError
 from pytest_decisionos.judge.decide import decide
 from pytest_decisionos.judge.gate import load_gate
-from pytest_decisionos.judge.gather import Request, gather
-from pytest_decisionos.model import strict_json
+from pytest_decisionos.judge.gather import Request
 from pytest_decisionos.model.decision import Verdict
 from pytest_decisionos.settings import from_environment
 from pytest_decisionos.trust import rbac
-from pytest_decisionos.trust.files import is_there
 from pytest_decisionos.trust.sources import ring_of
 
 if TYPE_CHECKING:
@@ -55,8 +53,16 @@ def decision() -> None:
 @click.option("--gate", type=click.Path(path_type=Path), help="Gate configuration.")
 @click.option("--root", type=click.Path(path_type=Path), help="Root folder of the target.")
 @click.option("--phase", default=None, help="Phase of gate.yaml.")
-@click.option("--from-pct", type=click.FloatRange(0, 100), help="Traffic it has, in percent.")
-@click.option("--to-pct", type=click.FloatRange(0, 100), help="Traffic it may have next.")
+@click.option(
+    "--from-pct",
+    type=click.FloatRange(0, 100),
+    help="Traffic it has.  [default: as the stage says]",
+)
+@click.option(
+    "--to-pct",
+    type=click.FloatRange(0, 100),
+    help="Traffic it may have next.  [default: as the policy says]",
+)
 @click.option("--without-tests", is_flag=True, help="Sign although no pytest run was made on it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def sign(  # noqa: PLR0917 - click passes each option by name
@@ -101,9 +107,11 @@ def sign(  # noqa: PLR0917 - click passes each option by name
         now=now,
         evidence=evidence or settings.evidence,
         ring=ring_of(settings),
+        # Whom the bundle must convince decides whose verdicts are believed here.
+        settings=settings.model_copy(update={"trust": trust or settings.trust}),
     )
     checks = request.loaded_gate.phase(request.phase).check_list()
-    inputs = with_checks(gather(request), checks, request.root)
+    inputs = with_checks(gathered(request), checks, request.root)
     found = decide(inputs)
     tests, veto = veto_of(request.root / "gate" / "decision.json", found)
     if found.verdict is Verdict.GO and (tests is not None or not without_tests) and veto:
@@ -117,11 +125,9 @@ def sign(  # noqa: PLR0917 - click passes each option by name
         inputs,
         found,
         request.gate.parent,
-        load_keys(folder, [judge.id for judge in inputs.judges]),
+        load_keys(folder, [one.id for one in inputs.judges if one.source != "remote"]),
         trusted,
-        step=Step(
-            from_pct, to_pct, _digest(request.root / "rollout" / "stage.json"), tests or None
-        ),
+        step=Step(*_bound(request, from_pct, to_pct), tests or None),
         max_age_sec=settings.decision_max_age,
         bundles=request.root / "gate" / "bundle",
     )
@@ -150,11 +156,15 @@ def policy(gate: Path | None, phase: str | None) -> None:
     click.echo(policy_digest(loaded.sha256, slos))
 
 
-def _digest(path: Path) -> str | None:
-    """SHA-256 of a file's bytes; None if it is not there."""
-    if not is_there(path):
-        return None
-    return hashlib.sha256(strict_json.read_bytes(path)).hexdigest()
+def _bound(
+    request: Request, from_pct: float | None, to_pct: float | None
+) -> tuple[float | None, float | None, str | None]:
+    """The step that a GO is for, by the stage that is there, and the digest of that stage."""
+    from pytest_decisionos.cli.releasing import here_of  # noqa: PLC0415 - only signing needs it
+    from pytest_decisionos.release.outlook import bound_to  # noqa: PLC0415 - the same
+
+    here = here_of("dosctl decision sign", root=request.root, gate=request.gate)
+    return bound_to(here, request.ring, from_pct, to_pct)
 
 
 def _tell(signed: Signed, found: Decision, *, as_json: bool) -> None:

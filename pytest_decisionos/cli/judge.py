@@ -8,9 +8,11 @@ from pathlib import Path
 import click
 
 from pytest_decisionos.checks.run import with_checks
+from pytest_decisionos.cli.gathered import gathered
+from pytest_decisionos.cli.lazy import LazyGroup
 from pytest_decisionos.errors import ExitCode
 from pytest_decisionos.judge.decide import decide
-from pytest_decisionos.judge.gather import Request, gather
+from pytest_decisionos.judge.gather import Request
 from pytest_decisionos.model.decision import Verdict
 from pytest_decisionos.settings import from_environment, split
 from pytest_decisionos.trust import rbac
@@ -19,7 +21,15 @@ from pytest_decisionos.trust.sources import ring_of
 _EXIT = {Verdict.GO: ExitCode.GO, Verdict.HOLD: ExitCode.HOLD, Verdict.NO_GO: ExitCode.NO_GO}
 
 
-@click.group()
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "serve": (
+            "pytest_decisionos.cli.judge_serve:serve",
+            "Answer other hosts' questions, from this host's own logs.",
+        )
+    },
+)
 def judge() -> None:
     """Judge evidence by a quorum of judges."""
 
@@ -82,9 +92,10 @@ def quorum(  # noqa: PLR0917 - click passes each option by name
         judges=tuple(split(settings.judges if judges is None else judges)),
         quorum=settings.quorum if k_of_n is None else k_of_n,
         ring=ring_of(settings),
+        settings=settings,
     )
     checks = request.loaded_gate.phase(request.phase).check_list()
-    decision = decide(with_checks(gather(request), checks, request.root))
+    decision = decide(with_checks(gathered(request), checks, request.root))
     if as_json:
         click.echo(decision.model_dump_json(indent=2))
     else:

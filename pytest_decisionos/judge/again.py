@@ -8,29 +8,29 @@ from pytest_decisionos.errors import shown
 from pytest_decisionos.judge.bundled import claims_of
 from pytest_decisionos.judge.quorum import tally, vote_of
 from pytest_decisionos.judge.reasons import is_tampering
+from pytest_decisionos.judge.verdicts import ballot_faults
 from pytest_decisionos.model.decision import Verdict, Vote
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pytest_decisionos.judge.bundled import Again
-    from pytest_decisionos.model.outcome import Outcome
     from pytest_decisionos.model.statement import DecisionClaims, VerdictClaims
     from pytest_decisionos.trust.trustfile import TrustFile
 
     Verdicts = Mapping[tuple[str, str], VerdictClaims]
 
-COMPARED = (
-    *("status", "cause", "observed", "unit", "op", "bound", "limit", "samples", "effective"),
-    *("severity", "waived"),
-)
-"""What an outcome says. Its words may change between versions of this software."""
 STEP = ("from_pct", "to_pct", "stage_sha256", "tests_sha256")
 """Fields of a decision that no judging gives: they are bound by the signature alone."""
 
 
 def quorum_fault(
-    again: Again, claims: DecisionClaims, verdicts: Verdicts, trust: TrustFile
+    again: Again,
+    claims: DecisionClaims,
+    verdicts: Verdicts,
+    trust: TrustFile,
+    *,
+    remote: Collection[str],
 ) -> tuple[str, str] | None:
     """Cause and words of why the signed votes do not make the decision; None if they do.
 
@@ -38,11 +38,13 @@ def quorum_fault(
         again: gives each SLO's rules and quorum.
         claims: what the decision says.
         verdicts: the votes whose signatures hold.
-        trust: the least quorum that counts.
+        trust: the least quorum that counts, and how many of its judges must be remote.
+        remote: the judges that gate.yaml says are.
     """
     for (slo, judge), verdict in verdicts.items():
         counted = vote_of(verdict.outcomes)
-        if verdict.vote is not Vote.ABSTAIN and verdict.vote is not counted:
+        # One in error may have rules that stop no vote; it is no pass all the same.
+        if verdict.vote not in {Vote.ABSTAIN, Vote.ERROR, counted}:
             return (
                 "miscounted",
                 f"{judge} votes {verdict.vote} on {slo}, and its rules say {counted}",
@@ -50,16 +52,19 @@ def quorum_fault(
     claimed = {
         (slo, judge.id): vote for judge in claims.judges for slo, vote in judge.votes.items()
     }
-    if claimed != {key: verdict.vote for key, verdict in verdicts.items()}:
+    signed = {key: verdict.vote for key, verdict in verdicts.items()}
+    # Remote judges that gave no verdict; the caller has seen that they may be such.
+    silent = {
+        (slo, judge.id): Vote.ERROR
+        for judge in claims.judges
+        if judge.keyid is None
+        for slo in claims.quorums
+    }
+    if claimed != silent | signed:
         return "miscounted", "the decision counts other votes than were signed"
     made: set[Verdict] = set()
     for gated in again.inputs.slos:
-        votes = [
-            verdicts[gated.slo.stem, judge.id].vote
-            if (gated.slo.stem, judge.id) in verdicts
-            else Vote.MISSING
-            for judge in claims.judges
-        ]
+        votes = [claimed.get((gated.slo.stem, judge.id), Vote.MISSING) for judge in claims.judges]
         if claims.quorums.get(gated.slo.stem) != str(gated.quorum) or len(votes) != gated.quorum.n:
             return (
                 "miscounted",
@@ -73,19 +78,23 @@ def quorum_fault(
         return None
     if made != {Verdict.GO}:
         return "not_reached", f"the signed votes make {', '.join(sorted(made - {Verdict.GO}))}"
-    return _minimum_fault(claims, trust)
+    return _minimum_fault(claims, signed, trust, remote)
 
 
-def _minimum_fault(claims: DecisionClaims, trust: TrustFile) -> tuple[str, str] | None:
+def _minimum_fault(
+    claims: DecisionClaims,
+    signed: Mapping[tuple[str, str], Vote],
+    trust: TrustFile,
+    remote: Collection[str],
+) -> tuple[str, str] | None:
     if claims.k < trust.min_k or claims.n < trust.min_n:
         least = f"{trust.min_k}/{trust.min_n}"
         return "under", f"a quorum of {claims.k}/{claims.n}, and the trust file asks for {least}"
-    if trust.min_remote > 0:
-        # No judge of this version is remote; so that nobody believes one is.
-        return (
-            "under",
-            f"no judge is on another host, and the trust file asks for {trust.min_remote}",
-        )
+    for slo in sorted(claims.quorums):
+        passed = sum(signed.get((slo, judge)) is Vote.PASS for judge in remote)
+        if passed < trust.min_remote:
+            words = f"{passed} judges on other hosts pass {slo}"
+            return "under", f"{words}, and the trust file asks for {trust.min_remote}"
     return None
 
 
@@ -97,41 +106,13 @@ def rejudged_faults(again: Again, verdicts: Verdicts) -> tuple[str, str] | None:
             verdict = verdicts.get((slo.slo, ballot.judge))
             if verdict is None:
                 continue
-            where = f"{slo.slo}@{ballot.judge}"
-            if verdict.slo_sha256 != slo.sha256:
-                differing.append(f"{where}: judged by another SLO file")
-            if verdict.vote is not ballot.vote:
-                differing.append(f"{where}: signed {verdict.vote}, again {ballot.vote}")
             own = next(judge for judge in again.inputs.judges if judge.id == ballot.judge)
-            if verdict.recomputed != tuple(sorted(own.blocks)):
-                differing.append(f"{where}: it computed other blocks itself than it says")
-            if len(verdict.outcomes) != len(ballot.outcomes):
-                differing.append(
-                    f"{where}: signed {len(verdict.outcomes)} outcomes, again {len(ballot.outcomes)}"
-                )
-            differing += _outcome_faults(where, verdict.outcomes, ballot.outcomes)
+            faults = ballot_faults(verdict, ballot, slo_sha256=slo.sha256, blocks=own.blocks)
+            differing += [f"{slo.slo}@{ballot.judge}: {fault}" for fault in faults]
     if not differing:
         return None
     more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
     return "different", f"{'; '.join(differing[:3])}{more}"
-
-
-def _outcome_faults(
-    where: str, signed: tuple[Outcome, ...], again: tuple[Outcome, ...]
-) -> list[str]:
-    then, now = {o.id: o for o in signed}, {o.id: o for o in again}
-    faults = [
-        f"{where}: {shown(i, 100)} was judged once only" for i in sorted(then.keys() ^ now.keys())
-    ]
-    for rule in sorted(then.keys() & now.keys()):
-        for field in COMPARED:
-            before, after = getattr(then[rule], field), getattr(now[rule], field)
-            if before != after:
-                faults.append(
-                    f"{where}: {shown(rule, 100)} {field} signed {shown(before, 60)},"
-                    f" again {shown(after, 60)}"
-                )
-    return faults
 
 
 def claims_faults(again: Again, claims: DecisionClaims) -> tuple[str, str] | None:

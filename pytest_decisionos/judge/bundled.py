@@ -120,9 +120,7 @@ def judge_again(files: Mapping[str, bytes]) -> Again:
         DecisionOSError: a file is missing or not what it should be.
     """
     made = parse_inputs(files)
-    gate_path = Path(made.gate_file)
-    data = _file(files, bundle.GATE)
-    gate = make_gate(parse_policy(data, gate_path), data, gate_path)
+    gate = bundled_gate(files, made)
     labels = _file(files, bundle.LABELS)
     evidence = _file(files, bundle.EVIDENCE)
     blocks = strict_json.loads(evidence, file=bundle.EVIDENCE, error=EvidenceError)
@@ -136,7 +134,7 @@ def judge_again(files: Mapping[str, bytes]) -> Again:
         validate(LabelFile, document, Path(bundle.LABELS), labels),
         Evidence(made.evidence_file, sha256(evidence), blocks),
         seal=made.seal,
-        judges=[_model(JudgeInput, files, bundle.numbers_name(judge)) for judge in made.judges],
+        judges=[bundled_numbers(files, judge) for judge in made.judges],
         now=made.now,
         checks=made.checks,
         notes=made.notes,
@@ -157,6 +155,25 @@ def judge_again(files: Mapping[str, bytes]) -> Again:
     return Again(inputs, decide(inputs))
 
 
+def bundled_gate(files: Mapping[str, bytes], made: BundledInputs) -> Gate:
+    """gate.yaml of a bundle.
+
+    Raises:
+        DecisionOSError: it is missing, or not what it should be.
+    """
+    path, data = Path(made.gate_file), _file(files, bundle.GATE)
+    return make_gate(parse_policy(data, path), data, path)
+
+
+def bundled_numbers(files: Mapping[str, bytes], judge: str) -> JudgeInput:
+    """What ``judge`` computed itself, as a bundle holds it.
+
+    Raises:
+        EvidenceError: it is missing, or not what it should be.
+    """
+    return _model(JudgeInput, files, bundle.numbers_name(judge))
+
+
 def _slos(files: Mapping[str, bytes], made: BundledInputs, gate: Gate) -> list[GatedSlo]:
     gated: list[GatedSlo] = []
     for listed in gate.phase(made.phase).slo_files():
@@ -175,7 +192,7 @@ def claims_of(
     again: Again,
     *,
     inputs_sha256: str,
-    keyids: Mapping[str, str],
+    keyids: Mapping[str, str | None],
     step: Mapping[str, Any],
     expires_at: datetime,
 ) -> DecisionClaims:
@@ -184,7 +201,7 @@ def claims_of(
     Args:
         again: the decision, and what it was made from.
         inputs_sha256: of inputs.json.
-        keyids: the key of each judge.
+        keyids: the key of each judge; None of a remote one that gave no verdict.
         step: ``from_pct``, ``to_pct``, ``stage_sha256`` and ``tests_sha256``, which no judge sees.
         expires_at: after this nobody may act on it.
     """

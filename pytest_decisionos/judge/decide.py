@@ -69,6 +69,20 @@ class JudgeInput(Frozen):
     seal: Seal | None = None
 
 
+class RemoteVerdicts(Frozen):
+    """What a remote judge signed itself, in its own words: a bundle keeps them as they came.
+
+    Attributes:
+        keyid: of the key that signed all of them.
+        numbers: text of its ``JudgeInput``, whose digest stands in them.
+        verdicts: SLO → text of the DSSE envelope.
+    """
+
+    keyid: str
+    numbers: str
+    verdicts: dict[str, str]
+
+
 class GatedSlo(Frozen):
     """An SLO, and the quorum that it must reach."""
 
@@ -91,6 +105,8 @@ class GateInputs(Frozen):
         harvest: what it may leave out of its logs.
         slos: what is judged.
         judges: who judges.
+        remote: what each remote judge signed; of one in error nothing. No part of the decision:
+            its ``JudgeInput`` is among ``judges``, like everybody's.
         checks: outcomes of the phase's checks.
         labels: reason code → label.
         now: the time of the decision, with a zone.
@@ -108,6 +124,7 @@ class GateInputs(Frozen):
     harvest: HarvestLimits = HarvestLimits()
     slos: tuple[GatedSlo, ...]
     judges: tuple[JudgeInput, ...]
+    remote: dict[str, RemoteVerdicts] = Field(default_factory=dict)
     checks: tuple[Outcome, ...] = ()
     labels: LabelFile
     now: datetime
@@ -247,9 +264,9 @@ def _ballot(
     if reason is not None:
         return Ballot(judge=judge.id, vote=Vote.ABSTAIN, reason=reason)
     outcomes = waive([jury.outcome(judge, rule) for rule in rules], slo.waivers, now)
-    return Ballot(
-        judge=judge.id, vote=vote_of(outcomes), reason=judge.reason, outcomes=tuple(outcomes)
-    )
+    # Also where all rules are warnings, which stop no vote: one that cannot say must not pass.
+    vote = Vote.ERROR if judge.state == "error" else vote_of(outcomes)
+    return Ballot(judge=judge.id, vote=vote, reason=judge.reason, outcomes=tuple(outcomes))
 
 
 def _conclude_slo(slo: SloDecision, gated: GatedSlo, inputs: GateInputs) -> SloDecision:

@@ -104,9 +104,10 @@ def _recount(ballot: Ballot, reports: Sequence[TestReport]) -> Ballot:
             outcomes[made.id] = made
     if ballot.vote is Vote.ABSTAIN and not outcomes:
         return ballot  # a passing test cannot make an abstention a vote
-    return ballot.model_copy(
-        update={"outcomes": tuple(outcomes.values()), "vote": vote_of(outcomes.values())}
-    )
+    vote = vote_of(outcomes.values())
+    if vote is Vote.PASS:
+        vote = ballot.vote  # a judge in error has no vote that its tests could make a pass
+    return ballot.model_copy(update={"outcomes": tuple(outcomes.values()), "vote": vote})
 
 
 def _worse(outcome: Outcome, report: TestReport) -> Outcome:

@@ -75,8 +75,20 @@ class CheckConfig(Frozen):
     params: dict[str, Any] = Field(default_factory=dict)
 
 
+class Approval(Frozen):
+    """Steps that people have to approve.
+
+    Attributes:
+        from_pct: steps to this share of traffic or more, in percent; 100 is promote.
+        count: so many deploy owners, each with a key of their own.
+    """
+
+    from_pct: Annotated[float, Field(strict=True, ge=0, le=100, allow_inf_nan=False)] = 25.0
+    count: Annotated[int, Field(strict=True, ge=1, le=10)] = 1
+
+
 class Phase(Frozen):
-    """What one phase of a release must pass."""
+    """What one phase of a release must pass; with ``approval``, who must agree besides."""
 
     slos: Annotated[tuple[PhaseSlo | FileName, ...], Field(min_length=1, max_length=1000)]
     checks: Annotated[tuple[CheckConfig | Name, ...], Field(max_length=100)] = ()
@@ -85,6 +97,7 @@ class Phase(Frozen):
         "perf",
         "integrity",
     )
+    approval: Approval | None = None
 
     def slo_files(self) -> list[PhaseSlo]:
         """The SLOs, each spelled out."""
@@ -116,7 +129,19 @@ class HarvestLimits(Frozen):
 
 
 class GateFile(Frozen):
-    """A whole gate.yaml."""
+    """A whole gate.yaml.
+
+    Attributes:
+        version: of this format.
+        target: what is released where.
+        max_evidence_age_sec: how old evidence may be, seconds from the end of its window.
+        harvest: what it may leave out of its logs.
+        quorum: ``k/n`` for every SLO at least.
+        judges: who votes.
+        judges_timeout_sec: how long all remote judges together may take, seconds. A verifier takes no
+            verdict that came more than 300 s after the decision's time.
+        phases: what each phase must pass.
+    """
 
     version: Literal[1] = 1
     target: Target
@@ -126,6 +151,9 @@ class GateFile(Frozen):
     harvest: HarvestLimits = HarvestLimits()
     quorum: KofN | None = None
     judges: Annotated[tuple[JudgeConfig, ...], Field(min_length=1, max_length=99)] = DEFAULT_JUDGES
+    judges_timeout_sec: Annotated[float, Field(strict=True, gt=0, le=240, allow_inf_nan=False)] = (
+        30.0
+    )
     phases: Annotated[
         dict[Literal["preflight", "cutover", "post", "drill"], Phase], Field(min_length=1)
     ]
@@ -136,6 +164,8 @@ class GateFile(Frozen):
         if len(set(ids)) != len(ids):
             raise ValueError("judges: each needs an id of its own")
         for judge in self.judges:
+            if judge.url is None and judge.source == "remote":
+                raise ValueError(f"judges: {judge.id} is remote, and has no url")
             if judge.path is not None and (
                 Path(judge.path).is_absolute() or ".." in Path(judge.path).parts
             ):

@@ -28,14 +28,17 @@ from pytest_decisionos.model.seal import Seal
 from pytest_decisionos.slo.compile import expand_globs, load_slo
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from pytest_decisionos.judge.decide import RemoteVerdicts
     from pytest_decisionos.judge.gate import LabelFile
+    from pytest_decisionos.judge.heard import Heard
     from pytest_decisionos.model.evidence import Evidence
     from pytest_decisionos.model.outcome import Outcome
     from pytest_decisionos.model.policy import Rule, Slo
+    from pytest_decisionos.settings import Settings
     from pytest_decisionos.trust.keys import KeyRing
 
 
@@ -53,6 +56,8 @@ class Request:
         judges: the judges to ask; the others abstain. Empty means all.
         quorum: ``k/n`` to demand at least; empty means what the files say.
         ring: the HMAC keys; None where none are configured.
+        settings: the trust file, keys and certificates that remote judges are asked with; None
+            means what the environment says.
         now: the time of the decision.
     """
 
@@ -66,6 +71,7 @@ class Request:
     judges: tuple[str, ...] = ()
     quorum: str = ""
     ring: KeyRing | None = None
+    settings: Settings | None = None
 
     @property
     def evidence_file(self) -> Path:
@@ -82,13 +88,18 @@ class Request:
         return load_gate(self.gate)
 
 
-def gather(request: Request) -> GateInputs:
+def gather(request: Request, *, progress: Callable[[float, str], None] | None = None) -> GateInputs:
     """Read everything that the decision needs, and let each judge compute its own numbers.
+
+    Args:
+        request: what is to be judged.
+        progress: is told how far the remote judges are: a share of 1, and in words.
 
     Raises:
         DecisionOSError: gate.yaml, labels.json, an SLO file or the evidence cannot be used, or the
-            options contradict the gate. A judge whose source fails is in error, by name, and
-            raises nothing.
+            options contradict the gate; or a judge is remote, and no trust file or no key for
+            requests is configured. A judge whose source fails, or that cannot be reached or
+            believed, is in error, by name, and raises nothing.
     """
     gate = request.loaded_gate
     judges = [*gate.spec.judges, *_added_judges()]
@@ -97,18 +108,36 @@ def gather(request: Request) -> GateInputs:
     labels = load_labels(request.gate.parent / "labels.json")
     evidence = read_evidence(request.evidence_file)
     rules = [rule for gated in slos for rule in gated.slo.rules]
+    seal = _seal(evidence.blocks, request)
+    remote = [judge for judge in judges if judge.url is not None and _is_asked(judge, request)]
+    heard: dict[str, Heard] = {}
+    if remote:
+        from pytest_decisionos.judge.remote import ask_judges  # noqa: PLC0415 - loads urllib3
+
+        compiled = [gated.slo for gated in slos]
+        heard = ask_judges(remote, request, evidence, compiled, seal, progress=progress)
     return assemble(
         gate,
         request.phase,
         slos,
         labels,
         evidence,
-        seal=_seal(evidence.blocks, request),
-        judges=[_ask(judge, request, evidence.blocks, rules) for judge in judges],
+        seal=seal,
+        judges=[
+            heard[judge.id].judge
+            if judge.id in heard
+            else _ask(judge, request, evidence.blocks, rules)
+            for judge in judges
+        ],
+        remote={judge: one.signed for judge, one in heard.items() if one.signed is not None},
         now=request.now,
         notes=(
             "unsigned, a dry-run until it is signed"
-            + ("" if request.ring else ": digests are checked, no MAC and no signature"),
+            + (
+                ": digests are checked, no MAC and no signature"
+                if seal.state == "unchecked"
+                else ""
+            ),
         ),
     )
 
@@ -123,6 +152,7 @@ def assemble(
     seal: Seal,
     judges: Sequence[JudgeInput],
     now: datetime,
+    remote: Mapping[str, RemoteVerdicts] | None = None,
     checks: Sequence[Outcome] = (),
     notes: Sequence[str] = (),
 ) -> GateInputs:
@@ -143,6 +173,7 @@ def assemble(
         harvest=gate.spec.harvest,
         slos=tuple(slos),
         judges=tuple(judges),
+        remote=dict(remote or {}),
         checks=tuple(checks),
         labels=labels,
         now=now,
@@ -151,7 +182,12 @@ def assemble(
 
 
 def _seal(blocks: Mapping[str, Any], request: Request) -> Seal:
-    if request.ring is None:
+    """What the MAC proves here: nothing where no key serves evidence.
+
+    So a host that runs pytest may be given a ring with a key for requests alone, which can seal
+    nothing; the judges check the MAC with theirs, and only the signer makes authority.
+    """
+    if request.ring is None or not request.ring.of("evidence"):
         return Seal()
     from pytest_decisionos.evidence.seal import check  # noqa: PLC0415 - only with keys
 
@@ -178,8 +214,16 @@ def _check_judges(request: Request, judges: Sequence[JudgeConfig], gate: Gate) -
             raise UsageError(
                 "no such judge", file=gate.file, field="judges", found=name, expected=", ".join(ids)
             )
-    known = {"evidence", "log", *added("decisionos_sources")}
+    known = {"evidence", "log", *added("decisionos_sources")} - {"remote"}
     for judge in judges:
+        if judge.url is not None and judge not in gate.spec.judges:
+            # A verifier knows from gate.yaml alone which judges are on other hosts.
+            raise UsageError(
+                "a judge on another host must stand in gate.yaml, not be added by a package",
+                file=gate.file,
+                field="judges",
+                found=judge.id,
+            )
         if judge.source not in known:
             raise UsageError(
                 f"judge {judge.id} has a source that no installed package adds",
@@ -258,13 +302,18 @@ def quorum_of(
     return strictest(stated, judges)
 
 
+def _is_asked(judge: JudgeConfig, request: Request) -> bool:
+    return not request.judges or judge.id in request.judges
+
+
 def _ask(
     judge: JudgeConfig, request: Request, blocks: Mapping[str, Any], rules: Sequence[Rule]
 ) -> JudgeInput:
     """Let one judge look at its source."""
-    if request.judges and judge.id not in request.judges:
+    if not _is_asked(judge, request):
+        source = judge.source if judge.url is None else "remote"
         return JudgeInput(
-            id=judge.id, source=judge.source, state="absent", reason="was not asked (--judges)"
+            id=judge.id, source=source, state="absent", reason="was not asked (--judges)"
         )
     if judge.source == "evidence":
         return JudgeInput(id=judge.id, source=judge.source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest_decisionos
 from pytest_decisionos.errors import EvidenceError, KeysError, RefusedError, UsageError, shown
@@ -16,17 +16,13 @@ from pytest_decisionos.judge.bundled import (
     sha256,
     slo_path,
 )
+from pytest_decisionos.judge.verdicts import Case, verdict_claims
 from pytest_decisionos.judge.verify import verify_bundle
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.decision import Decision, Verdict
 from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.model.outcome import Outcome, Status
-from pytest_decisionos.model.statement import (
-    VerdictClaims,
-    decision_statement,
-    descriptor,
-    verdict_statement,
-)
+from pytest_decisionos.model.statement import decision_statement, descriptor, verdict_statement
 from pytest_decisionos.trust import dsse
 from pytest_decisionos.trust.ed25519 import load_private
 from pytest_decisionos.trust.files import is_there
@@ -35,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from pytest_decisionos.judge.decide import GateInputs
+    from pytest_decisionos.judge.decide import GateInputs, JudgeInput
     from pytest_decisionos.model.base import Frozen
-    from pytest_decisionos.model.decision import Ballot, SloDecision
-    from pytest_decisionos.model.statement import DecisionClaims
+    from pytest_decisionos.model.decision import SloDecision
+    from pytest_decisionos.model.statement import DecisionClaims, VerdictClaims
     from pytest_decisionos.trust.ed25519 import PrivateKey
     from pytest_decisionos.trust.trustfile import TrustFile
 
@@ -183,7 +179,11 @@ def sign(
     claims = claims_of(
         Again(inputs, decision),
         inputs_sha256=sha256(files[bundle.INPUTS]),
-        keyids={judge: key.keyid for judge, key in keys.judges.items()},
+        keyids={
+            **{judge.id: None for judge in inputs.judges if judge.source == "remote"},
+            **{judge: heard.keyid for judge, heard in inputs.remote.items()},
+            **{judge: key.keyid for judge, key in keys.judges.items()},
+        },
         step=step._asdict(),
         expires_at=expires,
     )
@@ -240,7 +240,9 @@ def _input_files(inputs: GateInputs, policy: Path) -> dict[str, bytes]:
         files[name] = _same(gated.slo.file, gated.slo.sha256)
         names[name] = gated.slo.file
     for judge in inputs.judges:
-        files[bundle.numbers_name(judge.id)] = _json(judge)
+        heard = inputs.remote.get(judge.id)
+        numbers = _json(judge) if heard is None else heard.numbers.encode()
+        files[bundle.numbers_name(judge.id)] = numbers
     made = BundledInputs(
         phase=inputs.phase,
         now=inputs.now,
@@ -287,36 +289,33 @@ def _verdicts(
     files: Mapping[str, bytes],
     keys: Mapping[str, PrivateKey],
 ) -> dict[str, bytes]:
-    """Each judge's verdict on each SLO, signed with its own key."""
-    missing = [judge.id for judge in inputs.judges if judge.id not in keys]
-    if missing:
-        raise KeysError("a judge has no key", field="judges", found=missing[0])
+    """Each judge's verdict on each SLO: signed here with its own key, or as it came from elsewhere."""
     made: dict[str, bytes] = {}
-    for slo in decision.slos:
-        for ballot in slo.ballots:
-            claims = _verdict(inputs, slo, ballot, files[bundle.numbers_name(ballot.judge)])
-            payload = verdict_statement(claims).payload()
-            made[bundle.verdict_name(slo.slo, ballot.judge)] = dsse.sign(
-                payload, [keys[ballot.judge]]
-            )
+    for judge in inputs.judges:
+        if judge.source == "remote":
+            heard = inputs.remote.get(judge.id)
+            for slo_name, text in heard.verdicts.items() if heard else ():
+                made[bundle.verdict_name(slo_name, judge.id)] = text.encode()
+            continue
+        if judge.id not in keys:
+            raise KeysError("a judge has no key", field="judges", found=judge.id)
+        numbers = files[bundle.numbers_name(judge.id)]
+        for slo in decision.slos:
+            payload = verdict_statement(_verdict(inputs, slo, judge, numbers)).payload()
+            made[bundle.verdict_name(slo.slo, judge.id)] = dsse.sign(payload, [keys[judge.id]])
     return made
 
 
-def _verdict(inputs: GateInputs, slo: SloDecision, ballot: Ballot, numbers: bytes) -> VerdictClaims:
-    judge = next(one for one in inputs.judges if one.id == ballot.judge)
-    fields: dict[str, Any] = {
-        "judge": judge.id,
-        "slo": slo.slo,
-        "phase": inputs.phase,
-        "target": inputs.target,
-        "evidence_sha256": inputs.evidence.sha256,
-        "slo_sha256": slo.sha256,
-        "numbers_sha256": sha256(numbers),
-        "recomputed": tuple(sorted(judge.blocks)),
-        "vote": ballot.vote,
-        "reason": ballot.reason,
-        "outcomes": ballot.outcomes,
-        "as_of": inputs.now,
-        "judged_at": inputs.now,
-    }
-    return VerdictClaims(**fields)
+def _verdict(
+    inputs: GateInputs, slo: SloDecision, judge: JudgeInput, numbers: bytes
+) -> VerdictClaims:
+    case = Case(
+        phase=inputs.phase,
+        target=inputs.target,
+        evidence_sha256=inputs.evidence.sha256,
+        slo=slo.slo,
+        slo_sha256=slo.sha256,
+        as_of=inputs.now,
+    )
+    ballot = next(one for one in slo.ballots if one.judge == judge.id)
+    return verdict_claims(judge, ballot, case, numbers=numbers, judged_at=inputs.now)

@@ -12,24 +12,38 @@ from pytest_decisionos.errors import DecisionOSError, shown
 from pytest_decisionos.evidence import bundle
 from pytest_decisionos.judge.admission import integrity_fault
 from pytest_decisionos.judge.again import claims_faults, quorum_fault, rejudged_faults
-from pytest_decisionos.judge.bundled import judge_again, parse_inputs, policy_digest, sha256
+from pytest_decisionos.judge.bundled import (
+    judge_again,
+    parse_inputs,
+    policy_digest,
+    sha256,
+)
+from pytest_decisionos.judge.signed_votes import (
+    SKEW_SEC,
+    Elsewhere,
+    elsewhere,
+    signed_votes,
+    sources_fault,
+)
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.model.seal import Seal
-from pytest_decisionos.model.statement import parse_decision, parse_verdict
+from pytest_decisionos.model.statement import parse_decision
 from pytest_decisionos.trust import dsse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from pytest_decisionos.judge.bundled import BundledInputs
-    from pytest_decisionos.model.statement import DecisionClaims, ParsedDecision, VerdictClaims
+    from pytest_decisionos.judge.bundled import Again, BundledInputs
+    from pytest_decisionos.model.statement import (
+        DecisionClaims,
+        ParsedDecision,
+        VerdictClaims,
+    )
     from pytest_decisionos.trust.trustfile import TrustFile
 
-SKEW_SEC: Final = 5.0
-"""How far a time may lie ahead of another clock: the design's bound for rows."""
 MAX_AGE_SEC: Final = 86_400.0
 """The longest that DECISIONOS_DECISION_MAX_AGE may let a decision be acted on."""
 
@@ -98,8 +112,11 @@ def verify_bundle(
         found.say("statement", ("unreadable", str(fault)), "")
         return Report(found.made, None)
     claims = parsed.claims
+    there = elsewhere(files, inputs, claims)
     found.say("statement", None, f"decision {claims.decision_id} of {claims.target}")
-    found.say("files", _files_fault(files, inputs, claims), f"{len(files)} files, all expected")
+    found.say(
+        "files", _files_fault(files, inputs, claims, there), f"{len(files)} files, all expected"
+    )
     found.say("signature", _signature_fault(envelope, trust, claims), "by a gate key that may")
     found.say("expiry", _expiry_fault(claims, now, fresh=fresh), _expiry_words(claims, now))
     found.say("target", _expected(str(claims.target), target, "target"), str(claims.target))
@@ -114,44 +131,59 @@ def verify_bundle(
     )
     if tuple(judge.id for judge in claims.judges) != inputs.judges:
         found.say("inputs", ("different", "the decision counts other judges than inputs.json"), "")
-    verdicts = _verdicts(found, files, claims, trust)
-    if not found.clean:
-        return Report(found.made, claims)
-    _judge_again(found, files, parsed, verdicts, trust)
+    if wrong := sources_fault(files, inputs, there):
+        found.say("inputs", wrong, "")
+    votes = signed_votes(files, claims, trust)
+    for what, cause, words in votes.faults:
+        found.say(what, (cause, words), "")
+    expected = (len(claims.judges) - len(there.silent)) * len(claims.quorums)
+    if len(votes.good) == expected:
+        lacking = f"; none of {', '.join(sorted(there.silent))}" if there.silent else ""
+        found.say("verdicts", None, f"{expected} verdicts, each by its judge's own key{lacking}")
+    again = _judge_again(found, files) if found.clean else None
+    if again is not None:
+        counted = quorum_fault(again, claims, votes.good, trust, remote=there.remote)
+        if found.say("quorum", counted, _quorum_words(claims)):
+            _compare(found, again, claims, votes.good)
     return Report(found.made, claims)
 
 
-def _judge_again(
-    found: _Findings,
-    files: Mapping[str, bytes],
-    parsed: ParsedDecision,
-    verdicts: Mapping[tuple[str, str], VerdictClaims],
-    trust: TrustFile,
-) -> None:
-    claims = parsed.claims
+def _judge_again(found: _Findings, files: Mapping[str, bytes]) -> Again | None:
     try:
-        again = judge_again(files)
+        return judge_again(files)
     except (DecisionOSError, ValueError, ArithmeticError) as fault:
         found.say("rejudged", ("unreadable", shown(str(fault), 500)), "")
-        return
-    if not found.say("quorum", quorum_fault(again, claims, verdicts, trust), _quorum_words(claims)):
-        return
+        return None
+
+
+def _compare(
+    found: _Findings,
+    again: Again,
+    claims: DecisionClaims,
+    good: Mapping[tuple[str, str], VerdictClaims],
+) -> None:
     found.say(
         "rejudged",
-        rejudged_faults(again, verdicts),
-        f"{sum(len(v.outcomes) for v in verdicts.values())} outcomes, the same again",
+        rejudged_faults(again, good),
+        f"{sum(len(v.outcomes) for v in good.values())} outcomes, the same again",
     )
     found.say("bound", claims_faults(again, claims), f"{claims.verdict} for what it is bound to")
 
 
 def _files_fault(
-    files: Mapping[str, bytes], inputs: BundledInputs, claims: DecisionClaims
+    files: Mapping[str, bytes],
+    inputs: BundledInputs,
+    claims: DecisionClaims,
+    there: Elsewhere,
 ) -> tuple[str, str] | None:
     expected = {bundle.EVIDENCE, bundle.INPUTS, bundle.DECISION, bundle.GATE, bundle.LABELS}
     expected |= set(inputs.slo_files)
     expected |= {bundle.numbers_name(judge) for judge in inputs.judges}
     expected |= {
-        bundle.verdict_name(slo, judge.id) for judge in claims.judges for slo in claims.quorums
+        bundle.verdict_name(slo, judge.id)
+        for judge in claims.judges
+        if judge.id not in there.silent
+        for slo in claims.quorums
     }
     if missing := sorted(expected - set(files)):
         return "missing", f"{missing[0]} is missing"
@@ -255,80 +287,6 @@ def _attestations_fault(
         if name != bundle.EVIDENCE and sha256(files[name]) != digest:
             return "different", f"{name} is not the one that the decision was made from"
     return None
-
-
-def _verdicts(
-    found: _Findings, files: Mapping[str, bytes], claims: DecisionClaims, trust: TrustFile
-) -> dict[tuple[str, str], VerdictClaims]:
-    """The verdicts whose signature and bindings hold; each fault is told under the verdict's name."""
-    good: dict[tuple[str, str], VerdictClaims] = {}
-    by_key: dict[str, str] = {}
-    for judge in claims.judges:
-        if judge.keyid in by_key or judge.id in by_key.values():
-            words = f"{judge.id} stands twice, or signs with another's key; each counts once"
-            found.say("verdicts", ("key_twice", words), "")
-        by_key.setdefault(judge.keyid, judge.id)
-        for slo in claims.quorums:
-            name = bundle.verdict_name(slo, judge.id)
-            if name not in files:
-                continue  # told among the files
-            try:
-                verdict = _verdict(files, name, claims, trust, judge.id)
-            except _RefusedVerdict as fault:
-                found.say(f"verdict[{slo}@{judge.id}]", (fault.cause, fault.words), "")
-                continue
-            except DecisionOSError as fault:
-                found.say(f"verdict[{slo}@{judge.id}]", ("unreadable", str(fault)), "")
-                continue
-            good[slo, judge.id] = verdict
-    expected = len(claims.judges) * len(claims.quorums)
-    if len(good) == expected:
-        found.say("verdicts", None, f"{expected} verdicts, each by its judge's own key")
-    return good
-
-
-class _RefusedVerdict(Exception):  # noqa: N818 - raised and caught here alone
-    def __init__(self, cause: str, words: str) -> None:
-        super().__init__(words)
-        self.cause, self.words = cause, words
-
-
-def _verdict(
-    files: Mapping[str, bytes], name: str, claims: DecisionClaims, trust: TrustFile, judge: str
-) -> VerdictClaims:
-    envelope = dsse.parse(files[name], name)
-    verdict = parse_verdict(envelope.payload, name)
-    if envelope.payload_type != dsse.IN_TOTO:
-        raise _RefusedVerdict("wrong_payload_type", f"{name} has another payload type")
-    usable = trust.usable("judge", claims.target, verdict.judged_at, judge=judge)
-    signed = dsse.signers(envelope, usable)
-    if not signed:
-        cause, words = trust.why_not(
-            envelope, "judge", claims.target, verdict.judged_at, judge=judge
-        )
-        raise _RefusedVerdict(cause, f"{name} {words}")
-    keyid = next(one.keyid for one in claims.judges if one.id == judge)
-    if keyid not in signed:
-        raise _RefusedVerdict("other_key", f"{name} is not signed by the key that is named for it")
-    numbers = sha256(files.get(bundle.numbers_name(judge), b""))
-    bound = {
-        "judge": (verdict.judge, judge),
-        "slo": (bundle.verdict_name(verdict.slo, judge), name),
-        "phase": (verdict.phase, claims.phase),
-        "target": (str(verdict.target), str(claims.target)),
-        "evidence": (verdict.evidence_sha256, claims.evidence_sha256),
-        "numbers": (verdict.numbers_sha256, numbers),
-    }
-    for what, (said, expected) in bound.items():
-        if said != expected:
-            words = f"{name} is about {what} {shown(said, 60)}, not {shown(expected, 60)}"
-            raise _RefusedVerdict(f"other_{what}", words)
-    if (verdict.judged_at - claims.issued_at).total_seconds() > SKEW_SEC:
-        raise _RefusedVerdict("out_of_range", f"{name} is younger than the decision")
-    end = parse_time(claims.evidence_window[1]) if claims.evidence_window else None
-    if end is not None and (end - verdict.judged_at).total_seconds() > SKEW_SEC:
-        raise _RefusedVerdict("out_of_range", f"{name} is older than the evidence")
-    return verdict
 
 
 def _quorum_words(claims: DecisionClaims) -> str:

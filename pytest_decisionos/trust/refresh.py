@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 INTERVAL_SEC: Final = 60.0
 GRACE_SEC: Final = 900.0
+GAP_SEC: Final = 1.0
+"""The least time between the reads that strangers can cause, by keys that nobody knows."""
 
 
 class _Good(NamedTuple):
@@ -59,7 +62,8 @@ class RefreshingRing:
         self._fault = ""
         self._good = self._read()
         # Unlike an Event, it may be used in a signal handler that interrupted a use of it.
-        self._calls: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[bool | Future[bool]] = queue.SimpleQueue()
+        self._began = -GAP_SEC
         self._thread = threading.Thread(target=self._run, name="key-refresh", daemon=True)
         self._thread.start()
 
@@ -83,6 +87,19 @@ class RefreshingRing:
         """Read the ring soon, in the background; also from a signal handler (SIGHUP)."""
         self._calls.put(True)
 
+    def read_again(self) -> Future[bool]:
+        """A read that begins after this call, for a key that the ring does not know: it may be new.
+
+        Many who wait share one read, and there is at most one in ``GAP_SEC``.
+
+        Returns:
+            whether it succeeded, once it was made. If that hangs, or nobody reads any more, so
+            does this.
+        """
+        waiting: Future[bool] = Future()
+        self._calls.put(waiting)
+        return waiting
+
     def close(self) -> None:
         """Stop reading. ``ring()`` goes on until the last one is too old."""
         self._calls.put(False)
@@ -94,18 +111,41 @@ class RefreshingRing:
 
     def _run(self) -> None:
         while True:
-            try:
-                wanted = self._calls.get(timeout=self._interval)
-                while wanted and not self._calls.empty():
-                    wanted = self._calls.get()
-            except queue.Empty:
-                wanted = True
-            if not wanted:
+            waiting, ended = self._wait()
+            read = not ended and self._take_up()
+            for one in waiting:
+                one.set_result(read)
+            if ended:
                 return
+
+    def _wait(self) -> tuple[list[Future[bool]], bool]:
+        """Until it is time to read: who waits for it, and whether it is the end instead."""
+        waiting: list[Future[bool]] = []
+        timeout, hurry = self._interval, False
+        while True:
             try:
-                self._good = self._read()
-                self._fault = ""
-            except DecisionOSError as fault:
-                self._fault = str(fault)
-            except Exception as fault:  # noqa: BLE001 - the thread must live, and words may hold a secret
-                self._fault = type(fault).__name__
+                call = self._calls.get(timeout=timeout)
+            except queue.Empty:
+                return waiting, False
+            if isinstance(call, Future):
+                if call.set_running_or_notify_cancel():  # then nobody can cancel it under our hands
+                    waiting.append(call)
+            elif call:
+                hurry = True
+            else:
+                return waiting, True
+            gap = self._began + GAP_SEC - time.monotonic()
+            timeout = 0.0 if hurry else max(0.0, gap)
+
+    def _take_up(self) -> bool:
+        self._began = time.monotonic()
+        try:
+            self._good = self._read()
+        except DecisionOSError as fault:
+            self._fault = str(fault)
+        except Exception as fault:  # noqa: BLE001 - the thread must live, and words may hold a secret
+            self._fault = type(fault).__name__
+        else:
+            self._fault = ""
+            return True
+        return False

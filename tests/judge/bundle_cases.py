@@ -12,9 +12,10 @@ from pathlib import Path
 from pytest_decisionos.evidence import bundle, seal
 from pytest_decisionos.judge import sign as signing
 from pytest_decisionos.judge.bundled import policy_digest
-from pytest_decisionos.judge.decide import GatedSlo, JudgeInput, decide
+from pytest_decisionos.judge.decide import GatedSlo, JudgeInput, RemoteVerdicts, decide
 from pytest_decisionos.judge.gate import load_gate, load_labels
 from pytest_decisionos.judge.gather import assemble, quorum_of
+from pytest_decisionos.judge.verdicts import Case, numbers_of, verdict_claims
 from pytest_decisionos.model.decision import Action, Verdict, Vote
 from pytest_decisionos.model.evidence import read_evidence
 from pytest_decisionos.model.outcome import Status
@@ -31,6 +32,7 @@ from pytest_decisionos.trust import dsse, ed25519
 from pytest_decisionos.trust.keys import make_ring
 from pytest_decisionos.trust.trustfile import TrustFile
 
+CHECKOUT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
 TARGET = {"service": "checkout", "environment": "production", "region": "eu-1", "tenant": "all"}
@@ -77,7 +79,7 @@ def blocks(target=None, p95=400.0, end=NOW - timedelta(seconds=60)):
     }  # fmt: skip
 
 
-def project(folder, target=None, now=NOW, judges=JUDGES):
+def project(folder, target=None, now=NOW, judges=JUDGES, remote=()):
     """The files of a small project: policy and sealed evidence; one judge has one SLO alone."""
     slos = [{"file": "slo/slo-a.json", "quorum": "2/3"}, "slo/slo-오류.yaml"]
     phase = {
@@ -87,7 +89,10 @@ def project(folder, target=None, now=NOW, judges=JUDGES):
     sources = {"evidence": "evidence", "witness": "log", "peer": "log"}
     gate = {
         "version": 1, "target": target or TARGET, "phases": {"cutover": phase},
-        "judges": [{"id": j, "source": sources[j]} for j in judges],
+        "judges": [
+            {"id": j, "url": f"https://{j}:8443"} if j in remote else {"id": j, "source": sources[j]}
+            for j in judges
+        ],
     }  # fmt: skip
     labels = {
         "version": "1", "reasons": {"*": "reason:gate"},
@@ -118,8 +123,8 @@ def inside(folder):
         os.chdir(before)
 
 
-def judged(numbers=None, unsealed=False, now=NOW):
-    """What is judged here and now; ``numbers`` are each judge's own p95."""
+def judged(numbers=None, unsealed=False, now=NOW, dead=()):
+    """What is judged here and now; ``numbers`` are each judge's own p95; ``dead`` do not answer."""
     gate = load_gate(Path("configs/gate.yaml"))
     slos = [
         GatedSlo(slo=slo, quorum=quorum_of(slo, listed, gate, len(gate.spec.judges)))
@@ -128,22 +133,56 @@ def judged(numbers=None, unsealed=False, now=NOW):
     ]
     evidence = read_evidence(Path("var/evidence/latest.json"))
     judges = [JudgeInput(id="evidence", source="evidence")]
-    for judge in [judge.id for judge in gate.spec.judges][1:]:
+    found = seal.check(evidence.blocks, None if unsealed else RING, now=now)
+    for judge in gate.spec.judges[1:]:
         own = {"perf": copy.deepcopy(evidence.blocks["perf"])}
-        own["perf"]["latency_ms"]["p95"] = (numbers or {}).get(judge, 400.0)
-        judges.append(JudgeInput(id=judge, source="log", blocks=own))
-    ring = None if unsealed else RING
-    return assemble(
+        own["perf"]["latency_ms"]["p95"] = (numbers or {}).get(judge.id, 400.0)
+        if judge.id in dead:
+            made = {"source": "remote", "state": "error", "reason": "it did not answer in time"}
+        elif judge.url:
+            made = {"source": "remote", "blocks": own, "seal": found}
+        else:
+            made = {"source": "log", "blocks": own}
+        judges.append(JudgeInput(id=judge.id, **made))
+    inputs = assemble(
         gate, "cutover", slos, load_labels(Path("configs/labels.json")), evidence,
-        seal=seal.check(evidence.blocks, ring, now=now), judges=judges, now=now,
+        seal=found, judges=judges, now=now,
     )  # fmt: skip
+    remote = {
+        judge.id: answered(inputs, judge)
+        for judge in judges
+        if judge.source == "remote" and judge.state == "ready"
+    }
+    return inputs.model_copy(update={"remote": remote})
 
 
-def make(folder, *, numbers=None, target=None, keys=KEYS, document=None, now=NOW, judges=JUDGES):
+def answered(inputs, judge):
+    """What a remote judge signs, a second after it was asked."""
+    numbers, signed = numbers_of(judge), {}
+    for slo in decide(inputs).slos:
+        ballot = next(one for one in slo.ballots if one.judge == judge.id)
+        case = Case(
+            inputs.phase, inputs.target, inputs.evidence.sha256, slo.slo, slo.sha256, inputs.now
+        )
+        when = inputs.now + timedelta(seconds=1)
+        claims = verdict_claims(
+            judge, ballot, case, numbers=numbers, judged_at=when, nonce=f"nonce-of-{slo.slo}"
+        )
+        signed[slo.slo] = dsse.sign(verdict_statement(claims).payload(), [key(judge.id)]).decode()
+    return RemoteVerdicts(keyid=key(judge.id).keyid, numbers=numbers.decode(), verdicts=signed)
+
+
+def make(
+    folder, *, numbers=None, target=None, keys=KEYS, document=None, now=NOW, judges=JUDGES,
+    remote=(), dead=(),
+):  # fmt: skip
     """Sign in ``folder`` as the command does; the files of the bundle."""
-    project(folder, target, now, judges)
+    project(folder, target, now, judges, (*remote, *dead))
     with inside(folder):
-        inputs = judged(numbers, now=now)
+        inputs = judged(numbers, now=now, dead=dead)
+        elsewhere = [judge.id for judge in inputs.judges if judge.source == "remote"]
+        local = {name: one for name, one in keys.judges.items() if name not in elsewhere}
+        keys = signing.SigningKeys(keys.gate, local)
         signed = signing.sign(
             inputs, decide(inputs), Path("configs"), keys,
             TrustFile.model_validate(document or trust()),
@@ -156,9 +195,9 @@ def make(folder, *, numbers=None, target=None, keys=KEYS, document=None, now=NOW
 class Bundle:
     """A good bundle, and what insiders and outsiders can do to it."""
 
-    def __init__(self, files):
+    def __init__(self, files, **changes):
         self.files = dict(files)
-        self.trust = trust()
+        self.trust = trust(**changes)
         self.args = {}
 
     def envelope(self, name):
@@ -308,8 +347,40 @@ def verdict_for_staging(b):
 
 
 def verdict_younger_than_the_decision(b):
-    b.vote_again(A, "peer", judged_at=NOW + timedelta(seconds=30))
+    b.vote_again(A, "peer", judged_at=NOW + timedelta(seconds=301))
     b.attest_again()
+
+
+def verdict_as_of_another_time(b):
+    b.vote_again(A, "peer", as_of=NOW - timedelta(seconds=1))
+    b.attest_again()
+
+
+def local_judge_says_it_is_elsewhere(b):
+    b.replace(bundle.numbers_name("peer"), b'"log"', b'"remote"')
+    digest = hashlib.sha256(b.files[bundle.numbers_name("peer")]).hexdigest()
+    for slo in (A, B):
+        b.vote_again(slo, "peer", numbers_sha256=digest)
+    b.attest_again()
+
+
+def silence(b, name, **changes):
+    """The gate says that a judge gave no verdict."""
+    for slo in (A, B):
+        b.files.pop(bundle.verdict_name(slo, name), None)
+    b.files[bundle.numbers_name(name)] = json.dumps(
+        json.loads(b.files[bundle.numbers_name(name)]) | changes, indent=1
+    ).encode()
+    votes = dict.fromkeys((A, B), Vote.ERROR)
+    judges = [
+        one.model_copy(update={"keyid": None, "votes": votes}) if one.id == name else one
+        for one in b.decision().claims.judges
+    ]
+    b.attest_again(judges=tuple(judges))
+
+
+def local_judge_is_silent(b):
+    silence(b, "peer", state="error", blocks={})
 
 
 def one_key_counts_twice(b):
@@ -522,7 +593,111 @@ def says_a_smaller_k(b):
     b.decide_again(k=1)
 
 
+def key_named_that_did_not_sign(b):
+    judges = b.decision().claims.judges
+    peer = judges[2].model_copy(update={"keyid": key("owner").keyid})
+    b.decide_again(judges=(*judges[:2], peer))
+
+
+def numbers_under_another_name(b):
+    b.replace(bundle.numbers_name("peer"), b'"peer"', b'"pear"')
+    digest = hashlib.sha256(b.files[bundle.numbers_name("peer")]).hexdigest()
+    for slo in (A, B):
+        b.vote_again(slo, "peer", numbers_sha256=digest)
+    b.attest_again()
+
+
+# Of a bundle whose peer is on another host
+
+
+def remote_judge_is_silent_and_ready(b):
+    silence(b, "peer")
+
+
+def remote_judge_is_silent_and_unreadable(b):
+    silence(b, "peer", state="nowhere")
+
+
+def remote_verdicts_dropped_their_key_named(b):
+    for slo in (A, B):
+        del b.files[bundle.verdict_name(slo, "peer")]
+    b.attest_again()
+
+
+def remote_judge_says_it_is_here(b):
+    b.replace(bundle.numbers_name("peer"), b'"remote"', b'"log"')
+    digest = hashlib.sha256(b.files[bundle.numbers_name("peer")]).hexdigest()
+    for slo in (A, B):
+        b.vote_again(slo, "peer", numbers_sha256=digest)
+    b.attest_again()
+
+
+def remote_verdict_by_the_judge_next_door(b):
+    for slo in (A, B):
+        b.vote_again(slo, "peer", by=KEYS.judges["witness"])
+    b.attest_again()
+
+
+def remote_verdict_by_the_gate(b):
+    b.vote_again(A, "peer", by=KEYS.gate)
+    b.attest_again()
+
+
+def remote_verdict_as_of_another_time(b):
+    b.vote_again(A, "peer", as_of=NOW + timedelta(seconds=1))
+    b.attest_again()
+
+
+def remote_verdict_by_another_slo_file(b):
+    b.vote_again(A, "peer", slo_sha256="6" * 64)
+    b.attest_again()
+
+
+def fewer_remote_judges_than_the_trust_file_asks_for(b):
+    b.trust = trust(min_remote=2)
+
+
+# Of a bundle whose peer is on another host, and did not answer
+
+
+def silent_judge_makes_no_minimum(b):
+    b.trust = trust(min_remote=1)
+
+
+def silent_judge_is_counted_as_pass(b):
+    judges = b.decision().claims.judges
+    peer = judges[2].model_copy(update={"votes": {A: Vote.PASS, B: Vote.PASS}})
+    b.decide_again(judges=(*judges[:2], peer))
+
+
+def silent_judge_has_a_verdict(b):
+    b.files[bundle.verdict_name(A, "peer")] = b.files[bundle.verdict_name(A, "witness")]
+
+
+def silent_judge_has_a_key(b):
+    judges = b.decision().claims.judges
+    peer = judges[2].model_copy(update={"keyid": key("peer").keyid})
+    b.decide_again(judges=(*judges[:2], peer))
+
+
 VERDICT = "bundle.verdict[slo-a@peer]"
+REMOTE_CASES = {
+    remote_judge_is_silent_and_ready: "bundle.files:missing",
+    remote_judge_is_silent_and_unreadable: "bundle.files:missing",
+    remote_verdicts_dropped_their_key_named: "bundle.files:missing",
+    remote_judge_says_it_is_here: "bundle.inputs:wrong_source",
+    remote_verdict_by_the_judge_next_door: f"{VERDICT}:wrong_judge",
+    remote_verdict_by_the_gate: f"{VERDICT}:wrong_role",
+    remote_verdict_as_of_another_time: f"{VERDICT}:other_time",
+    remote_verdict_by_another_slo_file: "bundle.rejudged:different",
+    fewer_remote_judges_than_the_trust_file_asks_for: "bundle.quorum:under",
+}
+SILENT_CASES = {
+    silent_judge_makes_no_minimum: "bundle.quorum:under",
+    silent_judge_is_counted_as_pass: "bundle.quorum:miscounted",
+    silent_judge_has_a_verdict: "bundle.files:unexpected",
+    silent_judge_has_a_key: "bundle.files:missing",
+}
 CASES = {
     evidence_changed: "bundle.evidence:tampered",
     old_bundle_for_new_evidence: "bundle.evidence:other_evidence",
@@ -540,6 +715,11 @@ CASES = {
     verdict_of_another_phase: f"{VERDICT}:other_phase",
     verdict_for_staging: f"{VERDICT}:other_target",
     verdict_younger_than_the_decision: f"{VERDICT}:out_of_range",
+    verdict_as_of_another_time: f"{VERDICT}:other_time",
+    local_judge_says_it_is_elsewhere: "bundle.inputs:wrong_source",
+    local_judge_is_silent: "bundle.files:missing",
+    key_named_that_did_not_sign: f"{VERDICT}:other_key",
+    numbers_under_another_name: "bundle.rejudged:unreadable",
     one_key_counts_twice: "bundle.verdicts:key_twice",
     one_judge_stands_twice: "bundle.files:unexpected",
     judges_of_the_inputs_are_others: "bundle.inputs:different",

@@ -20,6 +20,16 @@ def states(state, **changes):
     return make_ring([{**entry, **changes}], "test")
 
 
+def also_for_evidence():
+    """k1, which made the MAC, is for requests; another key is for evidence."""
+    secrets = {"k1": ("ab", "request"), "k2": ("cd", "evidence")}
+    entries = [
+        {"key_id": k, "secret": f"hex:{s * 32}", "state": "active", "use": [use]}
+        for k, (s, use) in secrets.items()
+    ]
+    return make_ring(entries, "test")
+
+
 @pytest.fixture
 def here(tmp_path):
     project(tmp_path)
@@ -60,6 +70,13 @@ def test_without_keys_a_right_digest_is_a_dry_run_that_says_so(here):
     assert judged(here, sealed(blocks()), ring=None)[0].verdict == "GO"
 
 
+def test_a_ring_with_keys_for_requests_alone_checks_no_mac(here):
+    decision, check = judged(here, ring=states("active", use=["request"]))
+    assert decision.verdict == "GO"
+    assert "unsigned" in check.message
+    assert any("no MAC and no signature" in note for note in decision.notes)
+
+
 def changed():
     document = sealed(blocks(), RING, now=NOW)
     document["perf"]["latency_ms"]["p95"] = 1.0
@@ -84,7 +101,7 @@ def redigested():
         (None, OTHER, Status.FAILED, "tampered"),
         (None, states("revoked"), Status.ERROR, "revoked_key"),
         (None, states("retired"), Status.ERROR, "retired_key"),
-        (None, states("active", use=["request"]), Status.ERROR, "wrong_use"),
+        (None, also_for_evidence(), Status.ERROR, "wrong_use"),
         (None, states("active", key_id="k2"), Status.ERROR, "unknown_key"),
         (None, states("grace", not_after="2026-01-01T00:00:00Z"), Status.ERROR, "outside_validity"),
         (sealed(blocks(), RING, now=NOW + timedelta(hours=1)), RING, Status.ERROR, "out_of_range"),

@@ -35,8 +35,9 @@ def faults(report):
     return [one.reason for one in report.findings if one.status is not Status.SUCCESSFUL]
 
 
-def test_the_good_bundle_verifies():
-    report = verify(GOOD)
+@pytest.mark.parametrize("name", ["good", "good_remote", "good_silent"])
+def test_the_good_bundle_verifies(name):
+    report = verify(DATA / name)
     assert faults(report) == []
     assert report.ok
     assert [one.id.removeprefix("bundle.") for one in report.findings] == [
@@ -62,14 +63,35 @@ def test_a_bundle_with_one_fault_is_refused_by_its_reason(folder):
 
 def test_every_case_is_kept_as_a_folder():
     kept = {folder.name: (folder / "expected.txt").read_text().strip() for folder in FAULTS}
-    made = {f"fail_{spoil.__name__}": expected for spoil, expected in cases.CASES.items()}
+    all_cases = cases.CASES | cases.REMOTE_CASES | cases.SILENT_CASES
+    made = {f"fail_{spoil.__name__}": expected for spoil, expected in all_cases.items()}
     assert kept == {**made, "fail_quorum_not_reached": "bundle.quorum:not_reached"}
     assert len(kept) > 50
 
 
-def test_what_is_kept_is_what_the_code_makes_today(tmp_path):
-    made = cases.make(tmp_path)
-    assert made == bundle.read_bundle(GOOD / "bundle")
+@pytest.mark.parametrize(
+    ("name", "judges"),
+    [("good", {}), ("good_remote", {"remote": ("peer",)}), ("good_silent", {"dead": ("peer",)})],
+)
+def test_what_is_kept_is_what_the_code_makes_today(name, judges, tmp_path):
+    assert cases.make(tmp_path, **judges) == bundle.read_bundle(DATA / name / "bundle")
+
+
+def test_a_silent_judge_is_an_error_and_named():
+    files = bundle.read_bundle(DATA / "good_silent" / "bundle")
+    assert not any("@peer" in name for name in files)
+    peer = cases.Bundle(files).decision().claims.judges[2]
+    assert peer.keyid is None
+    assert set(peer.votes.values()) == {"error"}
+    told = [one.message for one in verify(DATA / "good_silent").findings]
+    assert "4 verdicts, each by its judge's own key; none of peer" in told
+
+
+def test_two_silent_judges_are_no_quorum(tmp_path):
+    made = cases.Bundle(cases.make(tmp_path, dead=("witness", "peer")))
+    assert made.decision().claims.verdict == "NO-GO"
+    lost = cases.lost_quorum(made.files)
+    assert faults(verify(GOOD, lost.files)) == ["bundle.quorum:not_reached"]
 
 
 def value_of(name, data):

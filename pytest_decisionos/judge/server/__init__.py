@@ -1,0 +1,1 @@
+"""A judge as a server: signed questions in, signed verdicts out."""
