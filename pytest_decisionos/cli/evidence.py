@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,11 @@ def _how(command: Any) -> Any:
 @click.option("--target", metavar="SERVICE/ENV[/REGION[/TENANT]]", help="What is released where.")
 @click.option("--release", help="The release judged.  [default: what the log says]")
 @click.option("--baseline-release", help="The release before.  [default: what the log says]")
+@click.option(
+    "--canary-policy",
+    type=click.Path(path_type=Path),
+    help="Says how large a burst is.  [default: canary/policy.json beside gate.yaml, if there]",
+)
 @_how
 def build(  # noqa: PLR0917 - click passes every option by name
     reqlog: tuple[str, ...],
@@ -120,6 +126,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
     target: str | None,
     release: str | None,
     baseline_release: str | None,
+    canary_policy: Path | None,
     step_start: str | None,
     as_json: bool,
     **how: Any,
@@ -138,6 +145,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
 
     settings = from_environment()
     root = root or settings.root
+    beside_gate = (gate or settings.gate).parent
     inputs = Inputs(
         reqlog=reqlog or _there(root / "log/reqlog.csv"),
         judgelog=judgelog or _there(root / "log/judgelog.csv"),
@@ -147,7 +155,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
         release=release,
         baseline_release=baseline_release,
         step_start=time_of("--step-start", step_start),
-        options=_options(**how),
+        options=_with_policy(_options(**how), canary_policy, beside_gate),
     )
     if not inputs.reqlog and not inputs.judgelog:
         raise UsageError(
@@ -156,7 +164,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
             expected="reqlog.csv or judgelog.csv",
             next_step="name one with --reqlog, or try with `dosctl sample`",
         )
-    privacy = load_config((gate or settings.gate).parent / "evidence.yaml").privacy
+    privacy = load_config(beside_gate / "evidence.yaml").privacy
     ring = ring_of(settings)
     with progress_bar() as progress:
         document = build_evidence(
@@ -275,6 +283,19 @@ def _options(
     } | {name: None if at is None else to_ms(at) for name, at in instants.items()}
     stated: Mapping[str, Any] = {name: value for name, value in given.items() if value is not None}
     return Options(**stated, filters=(*DEFAULT_FILTERS, *filters))
+
+
+def _with_policy(options: Options, policy: Path | None, beside_gate: Path) -> Options:
+    """Bursts as large as the canary policy says: evidence made otherwise promotes nothing."""
+    default = beside_gate / "canary/policy.json"
+    if policy is None and not is_there(default):
+        return options
+    from pytest_decisionos.release.canary_policy import load_policy  # noqa: PLC0415 - loads pydantic
+
+    stated = load_policy(policy or default)
+    return replace(
+        options, burst_threshold=stated.burst_threshold, ewma_tolerance=stated.ewma_tolerance
+    )
 
 
 def _digested(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:

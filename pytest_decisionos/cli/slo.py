@@ -32,6 +32,7 @@ _SCHEMA = """\b
 Example:
   dosctl slo schema > slo.schema.json
   dosctl slo schema --gate > gate.schema.json
+  dosctl slo schema --canary > canary-policy.schema.json
 """
 
 
@@ -93,10 +94,15 @@ def explain(file: Path, as_json: bool) -> None:
 
 @slo.command(epilog=_SCHEMA)
 @click.option("--gate", is_flag=True, help="The schema of gate.yaml instead.")
-def schema(gate: bool) -> None:
+@click.option("--canary", is_flag=True, help="The schema of the canary policy instead.")
+def schema(gate: bool, canary: bool) -> None:
     """Print the JSON Schema (draft 2020-12) of SLO files, for editors."""
     model: type[BaseModel]
-    if gate:
+    if gate and canary:
+        raise UsageError("two schemas at once", expected="--gate or --canary")
+    if canary:
+        from pytest_decisionos.release.canary_policy import PolicyFile as model  # noqa: N813, PLC0415 - on demand
+    elif gate:
         from pytest_decisionos.judge.gate import GateFile as model  # noqa: N813, PLC0415 - on demand
     else:
         from pytest_decisionos.slo.schema import SloFile as model  # noqa: N813, PLC0415 - on demand

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pytest_decisionos.errors import EvidenceError, UsageError, shown
+from pytest_decisionos.stats.burst import MIN_RELATIVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,9 +34,12 @@ _RANGES: Final = {
     "lag_sec": (0, 3600),
     "guardband_minutes": (0, 1440),
     "max_bad_rows": (0, MAX_BAD_ROWS),
+    "burst_threshold": (0, 100),
+    "ewma_tolerance": (0, 100),
     "since": (0, MAX_TIME),
     "until": (0, MAX_TIME),
 }
+_FRACTIONS: Final = ("guardband_minutes", "burst_threshold", "ewma_tolerance")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Options:
         assume_tz: IANA zone of times without an offset; None refuses them.
         max_bad_rows: unreadable rows that are tolerated.
         filters: ``COLUMN=GLOB`` texts; a row that matches one is left out and counted.
+        burst_threshold: least relative excess of a burst over the control in the same span: 0.6 =
+            at least 1.6 times the expected events (``stats.burst``).
+        ewma_tolerance: the same where the reference is the windows before.
         since: first instant covered, epoch ms; None means the log's first row.
         until: first instant no longer covered, epoch ms; None means just after its last row.
     """
@@ -62,6 +68,8 @@ class Options:
     assume_tz: str | None = None
     max_bad_rows: int = 0
     filters: tuple[str, ...] = DEFAULT_FILTERS
+    burst_threshold: float = MIN_RELATIVE
+    ewma_tolerance: float = MIN_RELATIVE
     since: int | None = None
     until: int | None = None
 
@@ -70,10 +78,11 @@ class Options:
             value = getattr(self, name)
             if value is None and name in {"since", "until"}:
                 continue
-            kinds = (int, float) if name == "guardband_minutes" else (int,)
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                raise UsageError("wrong type", field=name, found=value, expected="a whole number")
-            if not (math.isfinite(value) and low <= value <= high):
+            whole = name not in _FRACTIONS
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                expected = "a whole number" if whole else "a number"
+                raise UsageError("wrong type", field=name, found=value, expected=expected)
+            if not low <= value <= high:  # also NaN
                 raise UsageError(
                     "out of range", field=name, found=value, expected=f"{low:,} to {high:,}"
                 )

@@ -79,7 +79,7 @@ def windows(
 
     Args:
         log: the log.
-        options: length of a sub-bucket.
+        options: length of a sub-bucket, and how large a burst is.
         where: what ``span`` gave.
         rows: what the query part ``by_window`` gave.
     """
@@ -137,26 +137,29 @@ def _find_bursts(
         reference_trials = [n for _, _, n, _ in reference]
         errors = [e for _, e in counts[key].values()]
         slows = [slow.get((key, key[0], b), 0) for b in counts[key]]
+        slow_reference = [slow.get((key, v, b), 0) for v, b, *_ in reference]
+        same_span = refs == [(CONTROL, key[1])]
+        least = options.burst_threshold if same_span else options.ewma_tolerance
         hits = zip(
-            _spiked(errors, trials, [e for *_, e in reference], reference_trials),
-            _spiked(
-                slows,
-                trials,
-                [slow.get((key, v, b), 0) for v, b, *_ in reference],
-                reference_trials,
-            ),
+            _spiked(errors, trials, [e for *_, e in reference], reference_trials, least),
+            _spiked(slows, trials, slow_reference, reference_trials, least),
             strict=True,
         )
         found[key].burst = sum(any(pair) for pair in hits)
 
 
 def _spiked(
-    events: list[int], trials: list[int], reference_events: list[int], reference_trials: list[int]
+    events: list[int],
+    trials: list[int],
+    reference_events: list[int],
+    reference_trials: list[int],
+    min_relative: float,
 ) -> list[bool]:
     # A reference too short to show its dispersion counts as independent: that finds more, not less.
     d = dispersion(reference_events, reference_trials) or 1.0
     alpha = WINDOW_ALPHA / (2 * len(events))
-    return bursts(events, trials, sum(reference_events), sum(reference_trials), d, alpha=alpha)
+    reference = sum(reference_events), sum(reference_trials), d
+    return bursts(events, trials, *reference, alpha=alpha, min_relative=min_relative)
 
 
 def anomaly(found: list[Window], warm_window: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Moving a release: the stage, who may change it, and what was changed."""

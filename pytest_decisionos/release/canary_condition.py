@@ -1,0 +1,79 @@
+"""The canary condition of an increase: what the sealed evidence that is there says of the canary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_decisionos.errors import DecisionOSError
+from pytest_decisionos.evidence.seal import check
+from pytest_decisionos.judge.admission import integrity_fault
+from pytest_decisionos.judge.gate import load_gate
+from pytest_decisionos.model.evidence import read_evidence
+from pytest_decisionos.model.outcome import Status
+from pytest_decisionos.release.canary import canary_rules, judge_canary
+from pytest_decisionos.release.decisions import CUTOVER, slos_of
+from pytest_decisionos.release.looks import seen_until
+
+if TYPE_CHECKING:
+    from pytest_decisionos.release.canary import CanaryPolicy, CanaryVerdict
+    from pytest_decisionos.release.decisions import Findings
+    from pytest_decisionos.release.here import Here
+    from pytest_decisionos.release.stage_model import Stage
+    from pytest_decisionos.trust.keys import KeyRing
+
+
+def ask_canary(
+    found: Findings,
+    here: Here,
+    stage: Stage,
+    ring: KeyRing,
+    policy: CanaryPolicy,
+    *,
+    dry_run: bool,
+) -> CanaryVerdict | None:
+    """The canary condition, last: a look is taken only if all the rest holds, and then counted.
+
+    Returns:
+        The verdict, if it took a look.
+    """
+    try:
+        verdict = canary_verdict(here, stage, ring, policy)
+    except DecisionOSError as fault:
+        found.cannot("canary", fault)
+        return None
+    reasons = list(verdict.reasons)
+    took = verdict.look and found.clean and not dry_run
+    if verdict.look and not took:
+        reasons = [one for one in reasons if not one.id.startswith("canary.look[")]
+        lacking = (
+            None if dry_run else ("not_looked", "not compared while something else is lacking")
+        )
+        found.say("canary", lacking, "not compared in a dry-run: that would be a look")
+    else:
+        bad = [one for one in reasons if one.status is not Status.SUCCESSFUL]
+        told = f"{verdict.action}: {bad[0].reason}: {bad[0].message}" if bad else verdict.action
+        found.say("canary", (verdict.action, told) if bad else None, told)
+    found.outcomes += [one for one in reasons if one.status is not Status.SUCCESSFUL]
+    return verdict if took else None
+
+
+def canary_verdict(here: Here, stage: Stage, ring: KeyRing, policy: CanaryPolicy) -> CanaryVerdict:
+    """What the sealed evidence that is there says of the canary.
+
+    Raises:
+        DecisionOSError: the evidence, gate.yaml or an SLO cannot be used.
+    """
+    evidence = read_evidence(here.evidence)
+    rules = canary_rules(slos_of(load_gate(here.gate), CUTOVER), here.asked.now)
+    seal = check(evidence.blocks, ring, now=here.asked.now)
+    integrity = integrity_fault(evidence.blocks, evidence.file, seal)
+    return judge_canary(
+        policy,
+        stage,
+        evidence.blocks,
+        rules,
+        now=here.asked.now,
+        integrity=integrity,
+        looked_until=seen_until(here.asked.root, stage, ring, here.asked.now),
+        source=evidence.file,
+    )
