@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_decisionos.harvest.options import Options
+    from pytest_decisionos.settings import Settings
+    from pytest_decisionos.trust.keys import KeyRing
 
 _BUILD_EXAMPLES = """\b
 Examples:
@@ -64,7 +66,7 @@ def _how(command: Any) -> Any:
         click.option(
             "--step-start",
             metavar="ISO",
-            help="When the canary step began.  [default: its first row]",
+            help="When the canary step began.  [default: as the stage says, else its first row]",
         ),
         click.option(
             "--guardband",
@@ -133,8 +135,9 @@ def build(  # noqa: PLR0917 - click passes every option by name
 ) -> None:
     """Build the evidence document from logs, in one step.
 
-    Without options it reads log/reqlog.csv, log/judgelog.csv and log/lb.csv of the root folder,
-    as far as they are there, and writes evidence/latest.json. With keys configured it is sealed
+    Without options it reads log/reqlog.csv (else log/reqlog.jsonl, which the nginx adapter writes),
+    log/judgelog.csv and log/lb.csv of the root folder, as far as they are there, and writes
+    evidence/latest.json. With keys configured it is sealed
     with their MAC, without any with its digest only. evidence.yaml beside gate.yaml may say what
     to mask; a value under the name of a secret is refused.
     """
@@ -146,15 +149,16 @@ def build(  # noqa: PLR0917 - click passes every option by name
     settings = from_environment()
     root = root or settings.root
     beside_gate = (gate or settings.gate).parent
+    about, ring = _target(target, gate or settings.gate), ring_of(settings)
     inputs = Inputs(
-        reqlog=reqlog or _there(root / "log/reqlog.csv"),
+        reqlog=reqlog or _there(root / "log/reqlog.csv") or _there(root / "log/reqlog.jsonl"),
         judgelog=judgelog or _there(root / "log/judgelog.csv"),
         peer=peer or _there(root / "log/lb.csv"),
         blocks=_blocks(block),
-        target=_target(target, gate or settings.gate),
+        target=about,
         release=release,
         baseline_release=baseline_release,
-        step_start=time_of("--step-start", step_start),
+        step_start=time_of("--step-start", step_start) or _step_start(root, about, ring, settings),
         options=_with_policy(_options(**how), canary_policy, beside_gate),
     )
     if not inputs.reqlog and not inputs.judgelog:
@@ -165,7 +169,6 @@ def build(  # noqa: PLR0917 - click passes every option by name
             next_step="name one with --reqlog, or try with `dosctl sample`",
         )
     privacy = load_config(beside_gate / "evidence.yaml").privacy
-    ring = ring_of(settings)
     with progress_bar() as progress:
         document = build_evidence(
             inputs, now=datetime.now(UTC), ring=ring, privacy=privacy, progress=progress
@@ -234,6 +237,18 @@ def _blocks(given: tuple[str, ...]) -> dict[str, Path]:
             raise UsageError("a block twice", field="--block", found=name)
         made[name] = Path(path)
     return made
+
+
+def _step_start(
+    root: Path, target: Target, ring: KeyRing | None, settings: Settings
+) -> datetime | None:
+    """When the canary's step began, as the stage says; None if there is no canary on its way."""
+    from pytest_decisionos.release.stage import read_stage  # noqa: PLC0415 - as above
+
+    found = read_stage(
+        root, target=target, ring=ring, state_dir=settings.state_dir, now=datetime.now(UTC)
+    )
+    return found.stage.since if found.stage is not None and found.name == "canary" else None
 
 
 def _target(text: str | None, gate: Path) -> Target:

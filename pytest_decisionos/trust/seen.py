@@ -78,7 +78,7 @@ def remember(folder: Path, name: str, value: int, sha256: str) -> None:
         UsageError: it cannot be written.
     """
     _prepare(folder)
-    path = folder / f"{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:32]}.json"
+    path = _place(folder, name)
     now = _Seen(name=shown(name, 400), value=value, sha256=sha256)
     with locked(path):
         last = _last(path, now.name)
@@ -100,6 +100,25 @@ def remember(folder: Path, name: str, value: int, sha256: str) -> None:
                 found=sha256,
                 expected=last.sha256,
             )
+
+
+def last_seen(folder: Path, name: str) -> tuple[int, str] | None:
+    """What ``remember`` was told last about ``name``, value and digest; None if nothing.
+
+    Takes no lock: who looks here before it reads something meets what is at least as new.
+
+    Raises:
+        UnusableInputError: the memory is broken, or others may write it.
+        UsageError: it cannot be made.
+    """
+    _prepare(folder)
+    seen = _last(_place(folder, name), shown(name, 400))
+    return None if seen is None else (seen.value, seen.sha256)
+
+
+def _place(folder: Path, name: str) -> Path:
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
+    return folder / f"{digest[:32]}.json"
 
 
 def _prepare(folder: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pytest_decisionos.errors import DecisionOSError, ExitCode, UnusableInputError, UsageError
 from pytest_decisionos.trust import files, seen
-from pytest_decisionos.trust.seen import OlderError, default_folder, remember
+from pytest_decisionos.trust.seen import OlderError, default_folder, last_seen, remember
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 
@@ -29,6 +29,15 @@ def test_it_rises_and_stays(tmp_path):
     for value, digest in ((0, A), (0, A), (1, B), (7, A), (7, A)):
         remember(folder, "stage", value, digest)
     assert json.loads(memory(folder).read_text()) == {"name": "stage", "value": 7, "sha256": A}
+
+
+def test_what_was_seen_last(tmp_path):
+    folder = tmp_path / "state"
+    assert last_seen(folder, "stage") is None
+    for value, digest in ((1, B), (7, A)):
+        remember(folder, "stage", value, digest)
+        assert last_seen(folder, "stage") == (value, digest)
+    assert last_seen(folder, "stage2") is None
 
 
 @pytest.mark.parametrize(
@@ -145,6 +154,8 @@ def test_a_broken_memory_is_said_and_not_forgotten(tmp_path, change):
         with pytest.raises(UnusableInputError, match="remembers is broken") as caught:
             remember(tmp_path, "stage", value, A)
         assert f"then remove {file}" in caught.value.next_step
+    with pytest.raises(UnusableInputError, match="remembers is broken"):
+        last_seen(tmp_path, "stage")
 
 
 def test_a_folder_that_others_may_write_is_refused(tmp_path):
@@ -154,6 +165,8 @@ def test_a_folder_that_others_may_write_is_refused(tmp_path):
         folder.chmod(mode)
         with pytest.raises(UnusableInputError, match=f"others may write.*chmod 700 {folder}"):
             remember(folder, "stage", 1, A)
+        with pytest.raises(UnusableInputError, match="others may write"):
+            last_seen(folder, "stage")
     folder.chmod(0o755)
     remember(folder, "stage", 1, A)
 
