@@ -1,4 +1,4 @@
-"""Where other packages plug in (pluggy): judges, sources, checks, reporters.
+"""Where other packages plug in (pluggy): judges, sources, checks, reporters, rollouts.
 
 A package names a module of hook implementations in its entry points, group ``decisionos``::
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_decisionos.model.decision import Decision
     from pytest_decisionos.model.outcome import Outcome
     from pytest_decisionos.model.target import Target
+    from pytest_decisionos.release.traffic import Rollout
 
 PROJECT = "decisionos"
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -69,6 +70,22 @@ class CheckRequest(NamedTuple):
     now: datetime
 
 
+class RolloutRequest(NamedTuple):
+    """What an adapter is made with.
+
+    Attributes:
+        params: what rollout.yaml gives it.
+        strategy: ``canary`` or ``blue-green``.
+        root: root folder of the target.
+        target: what is released where.
+    """
+
+    params: Mapping[str, Any]
+    strategy: str
+    root: Path
+    target: Target
+
+
 class Specs:
     """The hooks. Each is called once per run."""
 
@@ -88,6 +105,13 @@ class Specs:
     @_hookspec
     def decisionos_checks(self) -> Mapping[str, Callable[[CheckRequest], Outcome]]:  # type: ignore[empty-body]
         """Checks by name, for ``checks: [NAME]`` of a phase. An exception is an error outcome."""
+
+    @_hookspec
+    def decisionos_rollouts(self) -> Mapping[str, Callable[[RolloutRequest], Rollout]]:  # type: ignore[empty-body]
+        """Adapters by name, for ``adapter: NAME`` of rollout.yaml; what each makes moves traffic.
+
+        An exception of ``apply`` or ``running`` is a change of traffic that failed.
+        """
 
     @_hookspec
     def decisionos_report(self, decision: Decision, folder: Path) -> None:
@@ -122,7 +146,7 @@ def answers(hook: str) -> Iterator[tuple[str, Any]]:
 
 
 def added(hook: str) -> dict[str, Callable[[Any], Any]]:
-    """What installed packages answer to ``decisionos_sources`` or ``decisionos_checks``, by name.
+    """The functions, by name, that installed packages answer to a hook of that kind.
 
     Raises:
         UsageError: a package cannot be loaded, its hook fails or gives something else, or two
