@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from datetime import UTC, datetime
 
 import pytest
 
 from pytest_decisionos.errors import KeysError, RemoteError
+from pytest_decisionos.trust import refresh
 from pytest_decisionos.trust.keys import make_ring
 from pytest_decisionos.trust.refresh import RefreshingRing
 
@@ -230,3 +232,53 @@ def test_threads_share_it(keys, source):
     assert seen <= {"first", "second"}
     source.was_asked()
     assert name(settled(keys)) == "second"
+
+
+def test_who_waits_for_a_read_gets_one_that_begins_afterwards(keys, source):
+    source.answers = [ring("second")]
+    waiting = keys.read_again()
+    assert waiting.result(timeout=30) is True
+    assert name(keys) == "second"
+
+
+def test_who_waits_is_told_that_a_read_failed(keys, source):
+    source.answers = [RemoteError("away")]
+    assert keys.read_again().result(timeout=30) is False
+    source.answers = [RuntimeError("a bug")]
+    assert keys.read_again().result(timeout=30) is False
+    assert name(keys) == "first"
+
+
+def test_many_who_wait_share_one_read_in_a_while(keys, source, monkeypatch):
+    monkeypatch.setattr(refresh, "GAP_SEC", 0.3)
+    assert keys.read_again().result(timeout=30) is True
+    asked, began = source.asked, time.monotonic()
+    waiting = [keys.read_again() for _ in range(1000)]
+    assert all(one.result(timeout=30) for one in waiting)
+    assert source.asked == asked + 1
+    assert time.monotonic() - began >= 0.25  # it was not earlier; how much later says nothing
+
+
+def test_a_signal_does_not_wait_for_the_gap(keys, source, monkeypatch):
+    monkeypatch.setattr(refresh, "GAP_SEC", 3600)
+    keys._began = time.monotonic()
+    waiting = keys.read_again()
+    keys.refresh_now()
+    assert waiting.result(timeout=30) is True
+
+
+def test_who_waits_no_more_stops_nobody(keys, source, monkeypatch):
+    monkeypatch.setattr(refresh, "GAP_SEC", 0.2)
+    assert keys.read_again().result(timeout=30) is True
+    gone, stays = keys.read_again(), keys.read_again()
+    gone.cancel()
+    assert stays.result(timeout=30) is True
+    assert keys.read_again().result(timeout=30) is True
+
+
+def test_who_waits_when_it_ends_is_told(keys, monkeypatch):
+    monkeypatch.setattr(refresh, "GAP_SEC", 3600)
+    keys._began = time.monotonic()
+    waiting = keys.read_again()
+    keys.close()
+    assert waiting.result(timeout=30) is False

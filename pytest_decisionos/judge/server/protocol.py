@@ -54,8 +54,7 @@ class BoundedProtocol(H11Protocol):
 
     def _close(self) -> None:
         self._late = None
-        if not self.transport.is_closing():
-            self.transport.close()
+        self.transport.abort()  # who does not read an answer to its end is not waited for either
 
     def send_400_response(self, msg: str) -> None:
         """Say that it is not HTTP, as every other error is said."""
