@@ -48,7 +48,7 @@ types: $(INSTALLED) ## check types
 	$(BIN)/mypy
 
 shellcheck: ## check the shell scripts (shellcheck comes with make services)
-	shellcheck scripts/*.sh .ci/run
+	shellcheck -x scripts/*.sh pipeline/release/*.sh .ci/run
 
 bench: export DECISIONOS_BENCH_ROWS ?= 10000000
 bench: $(INSTALLED) ## measure everything that docs state, at full size

@@ -1,0 +1,80 @@
+"""``dosctl release status``: where a release is, and what its next step lacks."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pytest_decisionos.cli.releasing import as_json, by_decision, here_of, say, where
+from pytest_decisionos.errors import DecisionOSError, ExitCode
+from pytest_decisionos.release.conditions import Asking
+from pytest_decisionos.release.outlook import outlook
+from pytest_decisionos.release.rollout import load_rollout
+from pytest_decisionos.report.conditions import (
+    condition_json,
+    condition_lines,
+    stage_json,
+    stage_words,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_decisionos.release.here import Here
+
+
+@click.command(epilog="\b\nExample:\n  dosctl release status")
+@by_decision
+@where
+@as_json
+def status(  # noqa: PLR0917 - click passes each option by name
+    bundle: str,
+    evidence: Path | None,
+    trust: Path | None,
+    root: Path | None,
+    gate: Path | None,
+    as_json: bool,
+) -> int:
+    """Show the stage, what carries the traffic, and every condition of what comes next.
+
+    Changes nothing and needs no scope. Exit status: 0 it was shown, 4 unusable configuration.
+    """
+    here = here_of("dosctl release status", root=root, gate=gate, evidence=evidence, trust=trust)
+    ring, keys = None, ""
+    try:
+        ring = here.keys()
+    except DecisionOSError as fault:
+        keys = str(fault)
+    reading = here.look(ring)
+    traffic = _traffic(here)
+    following, judged = outlook(here, reading, ring, Asking(bundle, dry_run=True))
+    outcomes = judged.outcomes if judged else ()
+    if as_json:
+        told: dict[str, Any] = {"stage": stage_json(reading), "traffic": traffic, "keys": keys}
+        told |= {"next": following, "conditions": condition_json(outcomes)}
+        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        return int(ExitCode.GO)
+    say("stage", stage_words(reading))
+    if keys:
+        say("keys", keys)
+    say("traffic", traffic)
+    say("next", following)
+    for line in condition_lines(outcomes):
+        click.echo(line)
+    return int(ExitCode.GO)
+
+
+def _traffic(here: Here) -> str:
+    try:
+        rollout = load_rollout(here.rollout_file, root=here.asked.root, target=here.asked.target)
+        told = rollout.running()
+    except DecisionOSError as fault:
+        return str(fault)
+    if told is None:
+        return f"{rollout.name} does not tell"
+    if told.baseline_release is None:
+        return f"{rollout.name}: everybody on {told.release}"
+    share = "copies" if told.shadow else f"{told.pct:g} %"
+    return f"{rollout.name}: {share} to {told.release}, the rest on {told.baseline_release}"

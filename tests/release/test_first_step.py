@@ -1,0 +1,215 @@
+"""Out of stable: shadow, of which release, and how a release comes back that was taken back."""
+
+from datetime import timedelta
+
+import pytest
+from cutover import BASELINE, NOW, RELEASE, RING, SINCE, key
+
+from pytest_decisionos.errors import JournalError, RefusedError
+from pytest_decisionos.release import approval, audit, back, change, past
+from pytest_decisionos.release.conditions import Asking
+from pytest_decisionos.release.here import ConditionsError
+from pytest_decisionos.release.repair import initialise, repair
+from pytest_decisionos.release.stage import FILE
+
+
+def step(desk, pct=None, override=None, **how):
+    return change.step(desk.here(), Asking(override=override), pct, **how)
+
+
+def refused(desk, *args, **how):
+    with pytest.raises(ConditionsError) as fault:
+        step(desk, *args, **how)
+    assert desk.lines()[-1]["code"] == fault.value.field
+    return fault.value.field
+
+
+def at(desk, **later):
+    desk.now = NOW + timedelta(**later)
+
+
+@pytest.mark.parametrize("pct", [None, 0.0])
+def test_shadow_is_first(desk, pct):
+    desk.stage("stable")
+    done = step(desk, pct)
+    assert (done.reading.name, done.reading.pct) == ("canary", 0.0)
+    assert (done.reading.release, done.reading.baseline_release) == (RELEASE, BASELINE)
+    assert desk.moved == [f"0 1 {RELEASE} {BASELINE}"]
+    assert desk.told() == [("stepped", True, ("canary", 0.0))]
+
+
+def test_users_are_not_first(desk):
+    desk.stage("stable")
+    assert refused(desk, 5.0) == "release.stage:different"
+
+
+def test_where_nothing_was_yet_it_begins(desk):
+    done = step(desk, release="v2", baseline="v1")
+    assert (done.reading.release, done.reading.baseline_release, done.reading.seq) == (
+        "v2",
+        "v1",
+        2,
+    )
+    back.abort(desk.here())
+    assert (desk.reading.name, desk.reading.release) == ("stable", "v1")
+
+
+def test_a_stage_that_was_taken_away_is_looked_into(desk):
+    desk.stage("stable")
+    (desk.root / FILE).unlink()
+    assert refused(desk) == "release.stage:missing"
+    (desk.root / FILE).write_bytes(b"")
+    assert refused(desk) == "release.stage:torn"
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({"release": BASELINE}, "release.release:same"),
+        ({"baseline": "other"}, "release.release:other_release"),
+        ({"release": "a b"}, "release.release:not_a_name"),
+        ({"release": "x" * 201}, "release.release:not_a_name"),
+    ],
+)
+def test_which_release(desk, how, reason):
+    desk.stage("stable")
+    assert refused(desk, **how) == reason
+
+
+def test_nobody_says_which_release(desk):
+    desk.stage("stable", release=BASELINE)
+    (desk.root / "evidence/latest.json").unlink()
+    assert refused(desk) == "release.release:missing"
+    assert step(desk, release="v2").reading.release == "v2"
+
+
+def test_evidence_that_names_no_release(desk):
+    desk.stage("stable")
+    (desk.root / "evidence/latest.json").write_text('{"meta": 1}')
+    assert refused(desk) == "release.release:missing"
+
+
+def test_a_freeze_holds_it_and_operators_do_not_wait(desk):
+    desk.stage("stable")
+    desk.write(
+        "freeze.yaml", "zone: UTC\nweekly: [{from: Thu 00:00, to: Fri 00:00, reason: 목요일}]\n"
+    )
+    assert refused(desk) == "release.freeze:frozen"
+    both = approval.Override((key("operator"), key("operator2")), "고침")
+    assert step(desk, override=both).reading.name == "canary"
+    assert desk.lines()[-1]["code"] == "override"
+
+
+def test_paused_stable(desk):
+    desk.stage("stable")
+    change.pause(desk.here("pause"))
+    assert refused(desk) == "release.pause:paused"
+    change.resume(desk.here("resume"))
+    assert step(desk).reading.name == "canary"
+
+
+# A release that was taken back
+
+
+def test_an_aborted_release_comes_back_later_and_only_if_somebody_knows(desk):
+    desk.stage()
+    back.abort(desk.here("abort"))
+    assert refused(desk) == "release.cooldown:cooldown"
+    at(desk, seconds=299)
+    assert refused(desk) == "release.cooldown:cooldown"
+    at(desk, seconds=300)
+    assert refused(desk) == "release.cooldown:not_acknowledged"
+    back.acknowledge(desk.here("ack"), RELEASE)
+    assert step(desk).reading.name == "canary"
+    # And after the next abort it has to be known again.
+    at(desk, seconds=400)
+    back.abort(desk.here("abort"))
+    at(desk, seconds=800)
+    assert refused(desk) == "release.cooldown:not_acknowledged"
+
+
+def test_acknowledging_at_once_does_not_shorten_the_cooldown(desk):
+    desk.stage()
+    back.abort(desk.here("abort"))
+    at(desk, seconds=1)
+    back.acknowledge(desk.here("ack"), RELEASE)
+    assert refused(desk) == "release.cooldown:cooldown"
+    at(desk, seconds=301)
+    assert step(desk).reading.name == "canary"
+
+
+def test_another_release_need_not_wait(desk):
+    desk.stage()
+    back.abort(desk.here("abort"))
+    assert step(desk, release="fixed").reading.release == "fixed"
+    with pytest.raises(RefusedError, match="was not taken back"):
+        back.acknowledge(desk.here(), "fixed")
+    assert desk.lines()[-1]["code"] == "refused"
+
+
+def test_an_abort_that_could_not_be_recorded(desk):
+    """The journal tells of an older stage than is there: nobody knows what happened between."""
+    desk.stage("stable", audited=True)
+    step(desk)
+    (desk.root / audit.FILE).rename(desk.root / "away")
+    (desk.root / audit.FILE).mkdir()
+    assert back.abort(desk.here()).ok
+    (desk.root / audit.FILE).rmdir()
+    (desk.root / "away").rename(desk.root / audit.FILE)
+    at(desk, seconds=301)
+    assert refused(desk) == "release.cooldown:not_acknowledged"
+    assert refused(desk, release="fixed") == "release.cooldown:not_acknowledged"
+    back.acknowledge(desk.here("ack"), "fixed")
+    assert step(desk, release="fixed").reading.name == "canary"
+
+
+def test_an_abort_without_a_key_and_its_repair(desk):
+    desk.stage()
+    desk.ring = None
+    assert back.abort(desk.here()).ok
+    desk.ring = RING
+    assert refused(desk) == "release.stage:missing"
+    repair(desk.asked())
+    assert refused(desk) == "release.cooldown:cooldown"
+
+
+def test_a_finished_release_was_not_taken_back(desk):
+    desk.stage("promote")
+    desk.sign(100.0, phase="post")
+    change.finish(desk.here(), Asking())
+    assert past.past_of(desk.root).aborted == {}
+    assert step(desk, release="next", baseline=RELEASE).reading.release == "next"
+
+
+def test_a_journal_that_was_changed_says_nothing(desk):
+    desk.stage("stable")
+    path = desk.root / audit.FILE
+    path.write_bytes(path.read_bytes().replace(b"made", b"mode"))
+    with path.open("ab") as stream:
+        stream.write(path.read_bytes())
+    with pytest.raises(ConditionsError) as fault:
+        step(desk)
+    assert "release.cooldown:unreadable" in {one.reason for one in fault.value.outcomes}
+    with pytest.raises(JournalError):
+        back.acknowledge(desk.here(), RELEASE)
+
+
+def test_a_crash_while_the_journal_was_written_hides_nothing(desk):
+    desk.stage()
+    back.abort(desk.here())
+    with (desk.root / audit.FILE).open("ab") as stream:
+        stream.write(b'{"half"')
+    assert set(past.past_of(desk.root).aborted) == {RELEASE}
+
+
+def test_beginning_by_hand_first(desk):
+    initialise(desk.asked(), BASELINE)
+    assert step(desk).reading.seq == 2
+
+
+def test_the_past_of_nothing(tmp_path):
+    assert past.past_of(tmp_path) == ({}, {}, None)
+    entry = {"actor": "x", "command": "x", "allowed": False, "code": "x", "release": "r"}
+    made = audit.AuditEntry(time=SINCE, to=audit.StageAt(stage="canary", pct=0, seq=1), **entry)
+    assert audit.record(tmp_path, made) == ""
+    assert past.past_of(tmp_path) == ({}, {}, None)
