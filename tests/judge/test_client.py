@@ -196,7 +196,9 @@ def test_a_busy_judge_is_asked_again_when_it_says():
 
 
 @pytest.mark.parametrize(
-    "after", ["60", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)]
+    "after",
+    ["60", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)],
+    ids=["seconds", "date"],
 )
 def test_a_busy_judge_that_says_later_than_the_deadline(after):
     with Stub() as judge:

@@ -10,7 +10,8 @@ import string
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+import rfc8785
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -405,3 +406,51 @@ def test_nothing_shows_a_secret(secret):
         KeyEntry.model_validate({**entry(secret=secret), "state": "x"})
     assert secret not in str(caught.value)
     assert key.raw == secret.encode()
+
+
+NUMBERS = st.one_of(
+    st.integers(-(2**53) + 1, 2**53 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(
+        [-0.0, 0.0, 1.0, 1e15, 1e16, 1e20, 1e21, 1e-4, 9.9e-5, 1e-6, 1e-7, 5e-324, 0.1]
+    ),
+)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(
+        TEXTS,
+        st.recursive(
+            st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
+            lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
+            max_leaves=12,
+        ),
+    )
+)
+def test_the_fast_way_is_the_librarys_way(value):
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"\U0001f600": 1, "\ufb33": 2},  # as UTF-16 the other way round than as code points
+        {"a": 1e-5},
+        {"a": 1e21},
+        {"a": (1, 2)},
+        {"a": '\x7f\u2028\x00\x1f\b\t\n\f\r"\\/'},
+    ],
+)
+def test_what_python_spells_otherwise(value):
+    assert canonical(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"a": 2**53}, {"a": float("nan")}, {"a": float("inf")}, {"a": "\ud800"}, {"\ud800": 1}],
+)
+def test_what_has_no_canonical_form(value):
+    with pytest.raises(ValueError, match=".+"):
+        canonical(value)
