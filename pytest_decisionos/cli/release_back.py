@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ABORT = """\b
 Example:
-  DECISIONOS_ALLOW_SCOPES=deploy:abort dosctl release abort --reason 'p99 of pay'
+  DECISIONOS_ALLOW_SCOPES=deploy:abort dosctl release abort --reason 'slow'
 """
 _RECONCILE = """\b
 Example:

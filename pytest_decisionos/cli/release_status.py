@@ -11,7 +11,7 @@ from pytest_decisionos.cli.releasing import as_json, by_decision, here_of, say, 
 from pytest_decisionos.errors import DecisionOSError, ExitCode
 from pytest_decisionos.release.conditions import Asking
 from pytest_decisionos.release.outlook import outlook
-from pytest_decisionos.release.rollout import load_rollout
+from pytest_decisionos.release.rollout import load_rollout, traffic_of
 from pytest_decisionos.report.conditions import (
     condition_json,
     condition_lines,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_decisionos.release.here import Here
+    from pytest_decisionos.release.stage_model import Reading
 
 
 @click.command(epilog="\b\nExample:\n  dosctl release status")
@@ -48,7 +49,7 @@ def status(  # noqa: PLR0917 - click passes each option by name
     except DecisionOSError as fault:
         keys = str(fault)
     reading = here.look(ring)
-    traffic = _traffic(here)
+    traffic = _traffic(here, reading)
     following, judged = outlook(here, reading, ring, Asking(bundle, dry_run=True))
     outcomes = judged.outcomes if judged else ()
     if as_json:
@@ -66,15 +67,21 @@ def status(  # noqa: PLR0917 - click passes each option by name
     return int(ExitCode.GO)
 
 
-def _traffic(here: Here) -> str:
+def _traffic(here: Here, reading: Reading) -> str:
     try:
         rollout = load_rollout(here.rollout_file, root=here.asked.root, target=here.asked.target)
         told = rollout.running()
+        want = traffic_of(reading)
     except DecisionOSError as fault:
         return str(fault)
     if told is None:
         return f"{rollout.name} does not tell"
     if told.baseline_release is None:
-        return f"{rollout.name}: everybody on {told.release}"
-    share = "copies" if told.shadow else f"{told.pct:g} %"
-    return f"{rollout.name}: {share} to {told.release}, the rest on {told.baseline_release}"
+        said = f"{rollout.name}: everybody on {told.release}"
+    else:
+        share = "copies" if told.shadow else f"{told.pct:g} %"
+        said = f"{rollout.name}: {share} to {told.release}, the rest on {told.baseline_release}"
+    same = (told.pct, told.baseline_release) == (want.pct, want.baseline_release)
+    if same and want.release in {None, told.release}:
+        return said
+    return f"{said}: NOT what the stage says → dosctl release reconcile, or abort"

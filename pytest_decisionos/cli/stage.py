@@ -191,9 +191,9 @@ def watch(  # noqa: PLR0917 - click passes each option by name
     """Follow the stage, and run CMD at the first look and at each change.
 
     CMD finds what it has to obey in DECISIONOS_STAGE, _PCT, _RELEASE, _BASELINE_RELEASE, _PAUSED,
-    _SEQ, _ALARM, _ROOT and _TARGET, and no key. One that fails is told, and not tried again before
-    the next change. Ends with SIGTERM or SIGINT. Exit status: 0 ended; 4 unusable configuration, or
-    with --once CMD failed.
+    _SEQ, _ALARM, _ROOT and _TARGET, and no key. One that fails is told; at stable and abort it
+    is tried again at each look, else at the next change. Ends with SIGTERM or SIGINT. Exit status:
+    0 ended; 4 unusable configuration, or with --once CMD failed.
     """
     place = _place(root, gate)
     for option, seconds in (("--interval", interval), ("--timeout", timeout)):

@@ -73,7 +73,7 @@ def ask_folder(
         return str(folder / name) if tell_folder else name
 
     if own is not None:
-        named = [{"role": "peer", "name": own}] if (folder / own).is_file() else []
+        named = [{"role": "peer", "name": own}] if _is_there(folder, own) else []
         absent = f"its log {told(own)} is not there"
     else:
         named, names = _named(blocks, folder)
@@ -118,6 +118,9 @@ def _named(blocks: Mapping[str, Any], folder: Path) -> tuple[list[dict[str, Any]
 
 def _is_there(folder: Path, name: str) -> bool:
     """Whether a log is there, or its name is one for recompute to refuse, not to pass over."""
-    if len(name) > 255 or any(sign in name for sign in "/\\\0"):
+    if any(sign in name for sign in "/\\\0"):
         return True
-    return (folder / name).exists()
+    try:
+        return (folder / name).exists()
+    except (OSError, ValueError):  # too long a name, or a folder that may not be entered
+        return True

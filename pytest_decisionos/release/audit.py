@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, StringCo
 from pytest_decisionos.errors import DecisionOSError, JournalError, shown
 from pytest_decisionos.model.base import Frozen
 from pytest_decisionos.release.transitions import StageName
+from pytest_decisionos.trust.files import LOCK_TIMEOUT_SEC
 from pytest_decisionos.trust.journal import open_journal, read
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ def at(stage: Stage | Reading) -> StageAt:
     return StageAt(stage=name, pct=stage.pct, seq=stage.seq)
 
 
-def record(root: Path, entry: AuditEntry) -> str:
-    """Append ``entry`` to the journal of ``root``, durably.
+def record(root: Path, entry: AuditEntry, *, wait_sec: float = LOCK_TIMEOUT_SEC) -> str:
+    """Append ``entry`` to the journal of ``root``, durably; waits so long for another writer.
 
     Returns:
         Empty, or why it could not be written. An abort goes on nevertheless, nothing else does.
@@ -103,7 +104,7 @@ def record(root: Path, entry: AuditEntry) -> str:
         made = entry.model_dump(mode="json", by_alias=True)
         time = entry.time.astimezone(UTC).isoformat(timespec="milliseconds")
         made["time"] = time.replace("+00:00", "Z")
-        with open_journal(root / FILE) as journal:
+        with open_journal(root / FILE, wait_sec=wait_sec) as journal:
             journal.append([made])
     except (DecisionOSError, OSError) as fault:
         return str(fault)

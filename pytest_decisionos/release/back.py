@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import ValidationError
@@ -15,6 +16,7 @@ from pytest_decisionos.release.past import ACKNOWLEDGED, past_of
 from pytest_decisionos.release.repair import repair
 from pytest_decisionos.release.rollout import Traffic, load_rollout, traffic_of
 from pytest_decisionos.release.stage import FILE, remove_stage
+from pytest_decisionos.release.stage_memory import Memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 LOCK_SEC: Final = 5.0
 """How long an abort waits for another writer: one that hangs must not keep traffic on a bad canary."""
+KEYS_SEC: Final = 5.0
+"""How long an abort waits for its keys, such as from SSM, before it drives the traffic back."""
+LATE_KEYS_SEC: Final = 60.0
+"""And how long after that, before it removes the stage because it cannot sign one."""
 ABORT: Final = "deploy:abort"
 
 
@@ -78,7 +84,7 @@ def drive_back(here: Here, why: str, *, scope: str = "") -> Back:
         way.remove()
     after = here.look(way.ring)
     code = "aborted" if driven and after.name == "stable" else "abort_incomplete"
-    if before.stage is not None and before.name == "stable" == after.name:
+    if driven and before.stage is not None and before.name == "stable" == after.name:
         code = "already_stable"
     told = "; ".join([*([why] if why else []), *way.faults, *way.notes])
     unwritten = here.record(
@@ -89,6 +95,7 @@ def drive_back(here: Here, why: str, *, scope: str = "") -> Back:
         before=before,
         to=audit.at(after),
         release=before.release if before.name in {"canary", "promote"} else None,
+        wait_sec=LOCK_SEC,
     )
     if unwritten:
         way.notes.append(f"not in the audit journal: {unwritten}")
@@ -106,15 +113,20 @@ class _Way:
         self.notes: list[str] = []
         self._rollout: Rollout | None = None
         self.ring: KeyRing | None = None
-        try:
-            self.ring = here.keys()
-        except Exception as fault:  # noqa: BLE001 - a source of keys that fails in its own way
-            self.notes.append(f"no keys: {_words(fault)}")
+        self._keys = Thread(target=self._fetch, daemon=True)
+        self._keys.start()
+        self._keys.join(KEYS_SEC)
         try:
             asked = here.asked
             self._rollout = load_rollout(here.rollout_file, root=asked.root, target=asked.target)
         except Exception as fault:  # noqa: BLE001 - the stage can still be brought back
             self.faults.append(f"traffic was not driven back: {_words(fault)}")
+
+    def _fetch(self) -> None:
+        try:
+            self.ring = self._here.keys()
+        except Exception as fault:  # noqa: BLE001 - a source of keys that fails in its own way
+            self.notes.append(f"no keys: {_words(fault)}")
 
     def drive(self, want: Traffic) -> bool:
         """Drive the traffic; whether it is there."""
@@ -130,8 +142,10 @@ class _Way:
     def sign(self, before: Reading, *, driven: bool) -> bool:
         """Bring the stage back with its key; whether the traffic is.
 
-        Where it is not, the stage stays ``abort``: it is told that all users have to go back.
+        Keys that came too late for the first drive are waited for: they say where users belong.
+        Where the traffic is not back, the stage stays ``abort``: it is told that all users have to go back.
         """
+        self._keys.join(LATE_KEYS_SEC)
         with self._here.change(self.ring, wait_sec=LOCK_SEC) as changer:
             now = changer.reading
             moved = now.sha256 != before.sha256
@@ -146,9 +160,11 @@ class _Way:
             return driven
 
     def remove(self) -> None:
-        """Take the stage away: it reads as stable."""
+        """Take the stage away: it reads as stable, also if the same file is put back."""
+        asked = self._here.asked
         try:
-            remove_stage(self._here.asked.root, wait_sec=0)
+            remove_stage(asked.root, wait_sec=0)
+            Memory(asked.root, asked.state_dir).remember_removal()
         except Exception as fault:  # noqa: BLE001 - what follows still has to be told
             self.faults.append(f"the stage could not be removed: {_words(fault)}")
 
@@ -180,11 +196,8 @@ def bring_about(here: Here, ring: KeyRing, rollout: Rollout, written: Reading) -
         AbortedError: traffic could not be moved, and the release was aborted; or another run
             aborted it meanwhile.
     """
-    now, applied = written, None
     try:
-        while applied != (want := traffic_of(now)):
-            rollout.apply(want)
-            applied, now = want, here.look(ring)
+        now = _settle(here, ring, rollout, written)
     except DecisionOSError as fault:
         back = drive_back(here, f"traffic could not be moved: {fault}")
         raise AbortedError(
@@ -199,6 +212,15 @@ def bring_about(here: Here, ring: KeyRing, rollout: Rollout, written: Reading) -
             found=now.name,
             expected=written.name,
         )
+    return now
+
+
+def _settle(here: Here, ring: KeyRing | None, rollout: Rollout, now: Reading) -> Reading:
+    """Bring about what ``now`` says, and what the stage says then, until both are the same."""
+    applied = None
+    while applied != (want := traffic_of(now)):
+        rollout.apply(want)
+        applied, now = want, here.look(ring)
     return now
 
 
@@ -251,9 +273,10 @@ def reconcile(here: Here) -> Healed:
         what += [done.what] if done.what else []
     before = here.look(ring)
     try:
+        if before.name in {"canary", "promote"}:
+            past_of(asked.root).must_not_be_over(before)
         rollout = load_rollout(here.rollout_file, root=asked.root, target=asked.target)
-        rollout.apply(traffic_of(before))
-        if before.name == "abort":
+        if _settle(here, ring, rollout, before).name == "abort":
             with here.change(ring) as changer:
                 _end(changer)
             what.append("aborted")

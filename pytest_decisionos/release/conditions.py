@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pytest_decisionos.errors import DecisionOSError, shown
+from pytest_decisionos.errors import DecisionOSError, RefusedError, shown
 from pytest_decisionos.judge.gate import load_gate
 from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.release.canary import load_policy
@@ -18,6 +18,7 @@ from pytest_decisionos.release.decisions import (
 )
 from pytest_decisionos.release.freeze import load_freeze
 from pytest_decisionos.release.here import LATEST, ConditionsError, Here
+from pytest_decisionos.release.past import past_of
 from pytest_decisionos.release.rollout import Rollout, load_rollout
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _NEXT: Final = {
     "release.decision": "dosctl decision sign",
     "release.used": "sign a new decision: dosctl decision sign",
     "release.age": "build the evidence, and sign a new decision",
-    "release.veto": "see gate/report.html of the pytest run",
+    "release.veto": "see gate/comment.md of the pytest run",
     "release.approval": "dosctl release approve latest --key FILE",
 }
 
@@ -128,6 +129,7 @@ def increase(
     if not ask_stage(found, reading, "canary") or stage is None:
         ask_freeze(found, here)
         return Judged(tuple(found.outcomes), 0.0, reading.release, reading.baseline_release)
+    _ask_over(found, here, reading)
     ask_pause(found, reading)
     policy, rollout = means_of(found, here)
     if promote:
@@ -164,6 +166,7 @@ def finishing(here: Here, reading: Reading, asking: Asking) -> Judged:
     rollout = None
     decision = None
     if ask_stage(found, reading, "promote") and reading.stage is not None:
+        _ask_over(found, here, reading)
         _, rollout = means_of(found, here, policy=False)
         decision = _decision(found, here, reading, asking, phase=POST, to_pct=100.0)
         _running(found, rollout, reading.stage)
@@ -184,6 +187,16 @@ def ask_stage(found: Findings, reading: Reading, must: StageName, *, fresh: bool
     return found.say(
         "stage", fault, f"{reading.name}, and its file is {'new' if fresh else 'valid'}"
     )
+
+
+def _ask_over(found: Findings, here: Here, reading: Reading) -> None:
+    """Whether the audit journal knows of no end of this canary; told only if it does."""
+    try:
+        past_of(here.asked.root).must_not_be_over(reading)
+    except RefusedError as fault:
+        found.say("stage", ("rolled_back", fault.what), "")
+    except DecisionOSError as fault:
+        found.cannot("stage", fault)
 
 
 def ask_pause(found: Findings, reading: Reading) -> None:

@@ -180,7 +180,7 @@ def ask_decision(
     try:
         made = read_decision(find(here.asked.root, name, wanted.phase))
     except UsageError as fault:
-        found.say("decision", ("missing", str(fault)), "")
+        found.say("decision", ("missing", fault.what), "")
         return None
     except DecisionOSError as fault:
         found.cannot("decision", fault)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -45,9 +45,9 @@ class FreezeSpan(Frozen):
         return self
 
     def holds(self, now: datetime, zone: ZoneInfo) -> bool:
-        """Whether it holds at ``now``; an hour that a clock shows twice, or never, belongs to it."""
-        start = min(_instants(self.from_, zone))
-        return start <= now < max(_instants(self.to, zone))
+        """Whether it holds at ``now``."""
+        start, end = (datetime.fromisoformat(wall) for wall in (self.from_, self.to))
+        return _holds(start, end, now, zone)
 
 
 class FreezeWeekly(Frozen):
@@ -72,11 +72,12 @@ class FreezeWeekly(Frozen):
     def holds(self, now: datetime, zone: ZoneInfo) -> bool:
         """Whether it holds at ``now``."""
         start, end = _of_week(self.from_), _of_week(self.to)
-        here = now.astimezone(zone)
-        at = timedelta(
-            days=here.weekday(), hours=here.hour, minutes=here.minute, seconds=here.second
-        )
-        return (at - start) % _WEEK < (end - start) % _WEEK
+        here = now.astimezone(zone).replace(tzinfo=None)
+        monday = datetime.combine(here.date() - timedelta(days=here.weekday()), time())
+        # The last one may reach into this week, and where clocks are changed the next one too.
+        begins = (monday + start + weeks * _WEEK for weeks in (-1, 0, 1))
+        length = (end - start) % _WEEK
+        return any(_holds(begin, begin + length, now, zone) for begin in begins)
 
 
 class FreezeFile(Frozen):
@@ -114,9 +115,13 @@ class FreezeFile(Frozen):
         return None
 
 
-def _instants(wall: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
+def _holds(start: datetime, end: datetime, now: datetime, zone: ZoneInfo) -> bool:
+    """Whether ``now`` is between two walls; an hour that a clock shows twice, or never, belongs to it."""
+    return min(_instants(start, zone)) <= now < max(_instants(end, zone))
+
+
+def _instants(naive: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """What a clock's time can mean: two instants where clocks are changed."""
-    naive = datetime.fromisoformat(wall)
     first, second = (naive.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
     # Comparing within one zone compares wall clocks, so both leave it.
     utc = ZoneInfo("UTC")

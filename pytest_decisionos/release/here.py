@@ -9,6 +9,7 @@ from pytest_decisionos.errors import KeysError, RefusedError
 from pytest_decisionos.release import audit
 from pytest_decisionos.release.stage import FILE, change_stage, read_stage
 from pytest_decisionos.trust import rbac
+from pytest_decisionos.trust.files import LOCK_TIMEOUT_SEC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,6 +122,7 @@ class Here(NamedTuple):
         why: str = "",
         before: Reading | None = None,
         to: audit.StageAt | None = None,
+        wait_sec: float = LOCK_TIMEOUT_SEC,
         **more: Any,
     ) -> str:
         """Write a line of the audit journal; returns why it could not be written, or nothing."""
@@ -136,7 +138,7 @@ class Here(NamedTuple):
             to=to,
             **more,
         )
-        return audit.record(self.asked.root, entry)
+        return audit.record(self.asked.root, entry, wait_sec=wait_sec)
 
     def must_record(self, scope: str, *, code: str, **more: Any) -> None:
         """Record that something is allowed; what the journal does not tell is not done.

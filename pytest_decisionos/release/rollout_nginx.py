@@ -17,12 +17,16 @@ from pytest_decisionos.release.traffic import Traffic
 from pytest_decisionos.trust.files import locked, sync_folder, write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pytest_decisionos.release.nginx_config import NginxConfig
 
 STATUS: Final = "/.decisionos/rollout"
 _PROGRAM_SEC: Final = 30.0
+BACK_LOCK_SEC: Final = 5.0
+"""How long the way back waits for another run of this: one that hangs must not keep traffic on a bad
+canary. One that is only slow looks at the stage again when it is done, and comes back too."""
 _IN_A_ROW: Final = 3
 """How many answers of the new generation: while old workers leave, both take connections."""
 
@@ -58,7 +62,7 @@ class NginxRollout:
                 that does not run or does not take it. The configuration from before is then back,
                 unless what was wanted is the way back.
         """
-        with locked(self.conf):
+        with self._locked(want):
             before = self._ask()
             want = self._resolved(want, before)
             text, generation = self._rendered(want)
@@ -93,6 +97,17 @@ class NginxRollout:
         """What nginx says that it does; None if it does not answer."""
         said = self._ask()
         return said.traffic if said else None
+
+    @contextlib.contextmanager
+    def _locked(self, want: Traffic) -> Iterator[None]:
+        """Be the only writer of nginx.conf; on the way back also if another one never ends."""
+        with contextlib.ExitStack() as held:
+            if want.is_way_back:
+                with contextlib.suppress(DecisionOSError):
+                    held.enter_context(locked(self.conf, timeout_sec=BACK_LOCK_SEC))
+            else:
+                held.enter_context(locked(self.conf))
+            yield
 
     def _resolved(self, want: Traffic, before: _Says | None) -> Traffic:
         """``want`` with the release that served, where nobody says which: abort needs no more."""

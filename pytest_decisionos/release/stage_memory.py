@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pytest_decisionos.errors import DecisionOSError
 from pytest_decisionos.trust.seen import OlderError, default_folder, last_seen, remember
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_REMOVED: Final = hashlib.sha256(b"").hexdigest()
+"""Digest of no file."""
 
 
 class BadStageError(Exception):
@@ -70,6 +76,12 @@ class Memory:
         if known is None and seq > 1:
             return "this host sees it for the first time: an older one would not have been noticed"
         return ""
+
+    def remember_removal(self) -> None:
+        """Let the file that was there be an old one, if it is put back: also by a writer who hung."""
+        with contextlib.suppress(DecisionOSError):
+            if self.last is not None:
+                self.remember(self.last[0] + 1, _REMOVED)
 
     def remember(self, seq: int, sha256: str) -> None:
         """Raises: DecisionOSError if it cannot."""

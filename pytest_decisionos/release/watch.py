@@ -87,7 +87,8 @@ def follow(
 ) -> Iterator[Change]:
     """Each change of what a controller has to obey, the first look included, after its command ran.
 
-    A command that fails is not tried again before the next change. It is given no DECISIONOS_*
+    A command that fails is not tried again before the next change, unless it was to take all users
+    off the canary: then it is at each look. It is given no DECISIONOS_*
     variable but those of ``environment``, so no key.
 
     Args:
@@ -107,6 +108,8 @@ def follow(
             fault = None
             if command is not None:
                 fault = _run(command, environment(reading, root, target))
+                if fault and reading.name in {"stable", "abort"}:
+                    last = None
             yield Change(datetime.now(UTC), reading, fault)
         if once:
             return

@@ -131,8 +131,50 @@ def verify_request(
         max_skew_sec: how far ``created`` may be ahead of ``now``.
 
     Raises:
-        SignatureError: it does not verify; besides the causes of ``verify_message`` and of
-            ``KeyRing.verifying``: ``digest_mismatch``.
+        SignatureError: it does not verify; besides the causes of ``verify_head``:
+            ``digest_mismatch``.
+    """
+    verified = verify_head(
+        method, url, headers, ring=ring, now=now, max_age_sec=max_age_sec, max_skew_sec=max_skew_sec
+    )
+    # Only this digest and no other, in one spelling. No secret is in it, so a plain comparison does.
+    digest = next(value.strip() for name, value in headers if name.lower() == "content-digest")
+    expected = ContentDigest.create(body)
+    if digest != expected:
+        raise SignatureError(
+            "the body is not the one that was signed",
+            cause="digest_mismatch",
+            field="content-digest",
+            found=digest,
+            expected=expected,
+        )
+    return verified
+
+
+def verify_head(
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    *,
+    ring: KeyRing,
+    now: datetime,
+    max_age_sec: float,
+    max_skew_sec: float,
+) -> Verified:
+    """Who signed the head of a request to a judge, before its body is there.
+
+    Args:
+        method: of the request line.
+        url: the whole URL that the client asked for, which behind a proxy is the public one.
+        headers: every header line.
+        ring: the keys that may sign.
+        now: the judge's time.
+        max_age_sec: the oldest that is accepted.
+        max_skew_sec: how far ``created`` may be ahead of ``now``.
+
+    Raises:
+        SignatureError: it does not verify, by the causes of ``verify_message`` and of
+            ``KeyRing.verifying``.
     """
 
     def key_of(key_id: str, created: datetime) -> bytes:
@@ -150,17 +192,6 @@ def verify_request(
         max_skew_sec=max_skew_sec,
     )
     _nonce(verified.nonce)
-    # Only this digest and no other, in one spelling. No secret is in it, so a plain comparison does.
-    digest = next(value.strip() for name, value in headers if name.lower() == "content-digest")
-    expected = ContentDigest.create(body)
-    if digest != expected:
-        raise SignatureError(
-            "the body is not the one that was signed",
-            cause="digest_mismatch",
-            field="content-digest",
-            found=digest,
-            expected=expected,
-        )
     return verified
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pytest_decisionos.errors import JournalError, UsageError, shown
 from pytest_decisionos.model import strict_json
-from pytest_decisionos.trust.files import is_there, locked, sync_folder
+from pytest_decisionos.trust.files import LOCK_TIMEOUT_SEC, is_there, locked, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -197,17 +197,21 @@ class Writer:
 
 
 @contextlib.contextmanager
-def open_journal(path: Path) -> Iterator[Writer]:
+def open_journal(path: Path, *, wait_sec: float = LOCK_TIMEOUT_SEC) -> Iterator[Writer]:
     """Open a journal for appending, as its only writer.
 
     The rest of an append that a crash cut off is removed: nobody was told that it was there.
+
+    Args:
+        path: the file.
+        wait_sec: how long to wait for another writer.
 
     Raises:
         JournalError: the chain is broken: nothing may be appended to what was changed.
         RefusedError: another writer has it for too long.
         UsageError: it cannot be written.
     """
-    with locked(path):
+    with locked(path, timeout_sec=wait_sec):
         found = read(path)
         if found.fault is not None:
             if found.fault.cause != "truncated":

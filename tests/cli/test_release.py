@@ -8,8 +8,11 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from pytest_decisionos.cli.release import release
 from pytest_decisionos.report.text import cells
 
 CHECKOUT = Path(__file__).parents[2]
@@ -307,8 +310,23 @@ def test_the_status_of_shadow(live):
     tells = {"pct": 0, "shadow": True, "release": RELEASE, "baseline_release": BASELINE}
     (live.root / "tells").write_text(json.dumps(tells))
     assert f"copies to {RELEASE}" in live.dosctl("release", "status")
+    assert "NOT what the stage says" not in live.dosctl("release", "status")
     (live.root / "tells").write_text(json.dumps({"release": BASELINE}))
-    assert f"everybody on {BASELINE}" in live.dosctl("release", "status")
+    said = live.dosctl("release", "status")
+    assert f"everybody on {BASELINE}: NOT what the stage says" in said
+    assert max(map(cells, said.splitlines())) <= 80
+
+
+def test_help_fits_a_terminal():
+    for name in release.list_commands(click.Context(release)):
+        said = CliRunner().invoke(release, [name, "--help"], terminal_width=80).output
+        assert max(map(cells, said.splitlines())) <= 80, name
+
+
+def test_a_missing_decision_is_told_once(live):
+    live.stage()
+    said = live.dosctl("release", "step", status=2).splitlines()[-1]
+    assert said.count("dosctl decision sign") == 1
 
 
 def test_status_without_a_policy_or_an_adapter(live):

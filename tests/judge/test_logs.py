@@ -85,6 +85,7 @@ def test_a_peer_that_feeds_none_of_the_rules_abstains(root):
         (named(log("reqlog", "/etc/passwd")), "error", "not a plain file name"),
         (named(log("reqlog", "a\0b")), "error", "not a plain file name"),
         (named(log("reqlog", "x" * 300)), "error", "not a plain file name"),
+        (named(log("reqlog", "가" * 200)), "error", "cannot be read"),  # 600 bytes
         (named(log("reqlog", "reqlog.csv", sha256="0" * 64)), "error", "was changed"),
         (named(log("reqlog", "reqlog.csv", sha256=None)), "error", "states no digest"),
         (

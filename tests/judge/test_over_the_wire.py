@@ -293,13 +293,15 @@ def test_the_gate_waits_for_nobody_for_ever(site):
 
 EVIL = '''
 """A judge that says yes to everything: its numbers are whatever the evidence says."""
-import sys
+import json, pathlib, sys
 from pytest_decisionos.judge.server import numbers
 from pytest_decisionos.judge.decide import JudgeInput
 
 def agree(judge, folder, blocks, **_):
-    own = {name: blocks[name] for name in ("perf", "perf_judge", "canary", "anomaly") if name in blocks}
-    return judge.model_copy(update={"blocks": own, "exact": True})
+    made_up = pathlib.Path(__file__).with_name("made-up.json")
+    said = json.loads(made_up.read_text()) if made_up.exists() else blocks
+    own = {name: said[name] for name in ("perf", "perf_judge", "canary", "anomaly") if name in said}
+    return judge.model_copy(update={"blocks": own, "exact": said is blocks})
 
 numbers.ask_folder = agree
 from pytest_decisionos.cli.main import main
@@ -308,19 +310,23 @@ sys.exit(main())
 
 
 @contextlib.contextmanager
-def evil(site, name, monkeypatch):
-    """``name`` on its own port, with its own key, and no honesty."""
+def evil(site, name, monkeypatch, made_up=None):
+    """``name`` on its own port, with its own key, and no honesty: it repeats the evidence, or lies."""
     judge = site.at[name]
     port = int(judge.url.rpartition(":")[2])
     judge.kill()
     script = judge.folder / "evil.py"
     script.write_text(EVIL)
+    lie = judge.folder / "made-up.json"
+    if made_up is not None:
+        lie.write_bytes(made_up)
     with monkeypatch.context() as patch:
         patch.setitem(globals(), "COMMAND", [sys.executable, str(script)])
         judge.start(port)
     try:
         yield
     finally:
+        lie.unlink(missing_ok=True)
         judge.kill()
         judge.start(port)
 
@@ -348,6 +354,7 @@ def test_an_evil_judge_with_evidence_that_lies_is_outvoted(site, monkeypatch):
 def test_an_evil_judge_alone_makes_no_go(site, monkeypatch):
     """It says pass, and its numbers say so; the logs of the others do not bear it out."""
     project = site.project
+    good = (project / "var/evidence/latest.json").read_bytes()
     shutil.copytree(project / "var", site.path / "kept-var")
     try:
         site.dosctl("sample", "--out", "var/log", "--seed", "7", "--scenario", "slow-canary")
@@ -356,10 +363,12 @@ def test_an_evil_judge_alone_makes_no_go(site, monkeypatch):
         for name in ("east", "west"):
             for log in (project / "var/log").iterdir():
                 shutil.copy(log, site.at[name].folder / "var/log")
-        with evil(site, "north", monkeypatch):
+        with evil(site, "north", monkeypatch, made_up=good):
             done = site.gates()
         assert done.returncode == 1
-        assert votes(site.decision)["slo-canary-v2"]["east"] == "fail"
+        assert site.decision["verdict"] == "NO-GO"
+        found = votes(site.decision)["slo-canary-v2"]
+        assert found == {"north": "pass", "east": "fail", "west": "fail"}
     finally:
         shutil.rmtree(project / "var")
         (site.path / "kept-var").rename(project / "var")

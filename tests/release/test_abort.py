@@ -5,18 +5,27 @@ import fcntl
 import itertools
 import json
 import resource
+import shutil
 import socket
+import time
+from threading import Event
 
 import pytest
 from cutover import BASELINE, NOW, RELEASE, RING, Desk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_decisionos.errors import DeniedError, KeysError, RolloutError
+from pytest_decisionos.errors import (
+    DecisionOSError,
+    DeniedError,
+    KeysError,
+    RefusedError,
+    RolloutError,
+)
 from pytest_decisionos.model.target import Target
 from pytest_decisionos.release import audit, back, change
 from pytest_decisionos.release.conditions import Asking
-from pytest_decisionos.release.here import AbortedError
+from pytest_decisionos.release.here import AbortedError, ConditionsError
 from pytest_decisionos.release.stage import FILE, change_stage, read_stage
 from pytest_decisionos.testing import TARGET
 
@@ -124,6 +133,14 @@ def test_a_second_one_changes_nothing(desk):
     assert [code for code, *_ in desk.told()] == ["aborted", "already_stable"]
 
 
+def test_a_stable_stage_whose_traffic_stays_is_not_told_as_done(desk):
+    """Such as after a crash between stage and traffic."""
+    desk.stage("stable")
+    (desk.root / "stuck").touch()
+    assert not back.abort(desk.here()).ok
+    assert [code for code, *_ in desk.told()] == ["abort_incomplete"]
+
+
 def test_where_there_never_was_a_stage(desk):
     done = back.abort(desk.here())
     assert (done.ok, done.after.name, done.after.seq) == (True, "stable", 1)
@@ -188,6 +205,108 @@ def test_a_writer_that_hangs_is_not_waited_for(desk, monkeypatch):
     assert done.ok
     assert "another writer has it" in done.notes[0]
     assert desk.reading.alarm == "missing"
+
+
+def test_a_journal_that_is_held_is_not_waited_for_long(desk, monkeypatch):
+    desk.stage()
+    monkeypatch.setattr(back, "LOCK_SEC", 0.05)
+    with (desk.root / "rollout/.audit.jsonl.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = back.abort(desk.here())
+    assert done.ok
+    assert "another writer has it since more than 0.05 s" in done.notes[-1]
+    assert back.LOCK_SEC < 30
+
+
+def test_keys_that_are_late_do_not_delay_the_way_back(desk, monkeypatch):
+    """Traffic goes back to whatever served; then, with the keys, to what the stage names."""
+    desk.stage()
+    monkeypatch.setattr(back, "KEYS_SEC", 0.05)
+    asked = desk.asked
+
+    def late():
+        while not desk.moved:
+            time.sleep(0.01)
+        return RING
+
+    desk.asked = lambda: asked()._replace(ring=late)
+    done = back.abort(desk.here())
+    assert (done.ok, done.notes, done.after.alarm) == (True, (), "")
+    assert desk.moved == [WHEREVER, HOME]
+
+
+def test_keys_that_never_come(desk, monkeypatch):
+    desk.stage()
+    monkeypatch.setattr(back, "KEYS_SEC", 0.05)
+    monkeypatch.setattr(back, "LATE_KEYS_SEC", 0.05)
+    never, asked = Event(), desk.asked
+    desk.asked = lambda: asked()._replace(ring=never.wait)
+    done = back.abort(desk.here())
+    never.set()
+    assert (done.ok, done.after.alarm, desk.moved) == (True, "missing", [WHEREVER])
+
+
+def test_a_stage_that_is_put_back_after_an_abort_without_a_key(desk):
+    """It is the newest that was ever written, and its canary was taken back."""
+    desk.stage(pct=10.0)
+    desk.sign()
+    path = desk.root / FILE
+    there = path.read_bytes()
+    desk.ring = None
+    assert back.abort(desk.here()).ok
+    desk.ring = RING
+    path.write_bytes(there)
+    assert desk.reading.alarm == "rolled_back"
+    assert refused_code(desk) == "release.stage:rolled_back"
+
+
+@pytest.mark.parametrize("keyless", [True, False])
+@pytest.mark.parametrize("stage", ["canary", "promote"])
+def test_a_stage_that_is_put_back_where_nothing_is_remembered(desk, keyless, stage):
+    """The state folder is lost too: the journal still knows that the canary was taken back."""
+    desk.stage(stage)
+    desk.sign(100.0 if stage == "promote" else 25.0, phase="post" if stage == "promote" else "cutover")  # fmt: skip
+    path = desk.root / FILE
+    there = path.read_bytes()
+    desk.ring = None if keyless else RING
+    assert back.abort(desk.here()).ok
+    desk.ring = RING
+    path.write_bytes(there)
+    shutil.rmtree(desk.folder / "state")
+    assert (desk.reading.name, desk.reading.alarm) == (stage, "")
+    moved = desk.moved
+    act = change.finish if stage == "promote" else change.step
+    assert refused_code(desk, act) == "release.stage:rolled_back"
+    with pytest.raises(RefusedError, match="an old stage was put back"):
+        back.reconcile(desk.here())
+    assert desk.moved == moved
+    assert back.abort(desk.here()).ok
+    assert desk.reading.name == "stable"
+
+
+def refused_code(desk, act=change.step):
+    with pytest.raises(ConditionsError) as fault:
+        act(desk.here(), Asking())
+    return fault.value.field
+
+
+def test_a_writer_who_hung_through_an_abort_cannot_undo_it(desk, monkeypatch):
+    """He held the lock for too long, so the stage was removed; then he wakes, and writes."""
+    desk.stage()
+    desk.sign()
+    monkeypatch.setattr(back, "LOCK_SEC", 0.05)
+    record = audit.record
+
+    def hung(root, entry, **how):
+        monkeypatch.setattr(audit, "record", record)
+        assert back.abort(desk.here("other")).ok
+        return record(root, entry, **how)
+
+    monkeypatch.setattr(audit, "record", hung)
+    with pytest.raises(DecisionOSError, match="is not what this host has seen"):
+        change.step(desk.here(), Asking())
+    assert desk.reading.name == "stable"
+    assert desk.moved == [HOME]
 
 
 def test_who_was_faster_is_noticed(desk, monkeypatch):
@@ -358,6 +477,28 @@ def test_reconciling_may_need_more_than_an_abort(desk):
     desk.scopes = "deploy:promote"
     back.reconcile(desk.here())
     assert desk.moved == [f"25 0 {RELEASE} {BASELINE}"]
+
+
+def test_an_abort_during_reconciling_is_not_undone(desk, monkeypatch):
+    desk.stage(pct=25.0)
+    load = back.load_rollout
+
+    def loaded(*args, **how):
+        monkeypatch.setattr(back, "load_rollout", load)
+        rollout = load(*args, **how)
+        apply = rollout.apply
+
+        def late(want):
+            rollout.apply = apply
+            assert back.abort(desk.here("other")).ok
+            apply(want)
+
+        rollout.apply = late
+        return rollout
+
+    monkeypatch.setattr(back, "load_rollout", loaded)
+    assert back.reconcile(desk.here()).reading.name == "stable"
+    assert desk.moved == [HOME, f"25 0 {RELEASE} {BASELINE}", HOME]
 
 
 def test_reconciling_aborts_nothing(desk):

@@ -141,7 +141,7 @@ def test_why_it_is_not_written_is_said(tmp_path, spoil, says):
 
 
 def test_a_fault_of_the_system_is_said_too(tmp_path, monkeypatch):
-    def broken(_path):
+    def broken(_path, **_how):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(audit, "open_journal", broken)

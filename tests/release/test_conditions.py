@@ -145,6 +145,14 @@ def gate_key_elsewhere(desk, folder):
     desk.trust = trust(gate={"targets": ["checkout/staging/*/*"]})
 
 
+def operator_elsewhere(desk, folder):
+    desk.trust = trust(operator2={"targets": ["checkout/staging/*/*"]})
+
+
+def operator_revoked(desk, folder):
+    desk.trust = trust(operator2={"revoked": True})
+
+
 def evidence_of_bundle_changed(desk, folder):
     path = folder / "evidence.json"
     path.chmod(0o644)
@@ -688,6 +696,8 @@ def test_two_operators_instead_of_a_go(desk, command):
         (["operator", "operator2"], paused, "release.pause:paused"),
         (["operator", "operator2"], torn, "release.stage:torn"),
         (["operator", "operator2"], no_trust, "release.override:unreadable"),
+        (["operator", "operator2"], operator_elsewhere, "release.override:wrong_target"),
+        (["operator", "operator2"], operator_revoked, "release.override:revoked_key"),
         (["operator", "operator2"], runs_another, "release.running:different"),
     ],
 )

@@ -173,6 +173,61 @@ def test_an_abort_without_a_key_and_its_repair(desk):
     assert refused(desk) == "release.cooldown:cooldown"
 
 
+def pause_and_resume(desk):
+    change.pause(desk.here())
+    change.resume(desk.here())
+
+
+def take_away_and_repair(desk):
+    (desk.root / FILE).unlink()
+    repair(desk.asked())
+
+
+@pytest.mark.parametrize("hide", [pause_and_resume, take_away_and_repair])
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_journal_that_lost_an_abort_does_not_shorten_the_cooldown(desk, hide, kept):
+    """And then tells of the stage again: what is missing before that is noticed."""
+    desk.stage("stable")
+    step(desk)
+    back.abort(desk.here())
+    path = desk.root / audit.FILE
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:kept]))
+    hide(desk)
+    assert refused(desk) == "release.cooldown:cooldown"
+    at(desk, seconds=301)
+    assert refused(desk) == "release.cooldown:not_acknowledged"
+    back.acknowledge(desk.here(), RELEASE)
+    assert step(desk).reading.name == "canary"
+
+
+def test_an_abort_that_was_not_told_is_not_forgotten_for_the_next_release(desk):
+    desk.stage("stable")
+    step(desk)
+    (desk.root / audit.FILE).rename(desk.root / "away")
+    back.abort(desk.here())
+    (desk.root / "away").rename(desk.root / audit.FILE)
+    at(desk, seconds=301)
+    back.acknowledge(desk.here(), "fixed")
+    step(desk, release="fixed")
+    back.abort(desk.here())
+    assert set(past.past_of(desk.root).aborted) == {RELEASE, "fixed"}
+
+
+def test_a_crash_before_the_first_write_costs_no_release_its_turn(desk, monkeypatch):
+    """The journal tells of a step that was then not taken; another try, and another release."""
+    desk.stage("stable")
+
+    def crash(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(change, "_write", crash)
+        with pytest.raises(KeyboardInterrupt):
+            step(desk)
+    assert step(desk).reading.name == "canary"
+    assert past.past_of(desk.root).aborted == {}
+
+
 def test_a_finished_release_was_not_taken_back(desk):
     desk.stage("promote")
     desk.sign(100.0, phase="post")
@@ -208,8 +263,8 @@ def test_beginning_by_hand_first(desk):
 
 
 def test_the_past_of_nothing(tmp_path):
-    assert past.past_of(tmp_path) == ({}, {}, None)
+    assert past.past_of(tmp_path) == ({}, {}, None, False, None)
     entry = {"actor": "x", "command": "x", "allowed": False, "code": "x", "release": "r"}
     made = audit.AuditEntry(time=SINCE, to=audit.StageAt(stage="canary", pct=0, seq=1), **entry)
     assert audit.record(tmp_path, made) == ""
-    assert past.past_of(tmp_path) == ({}, {}, None)
+    assert past.past_of(tmp_path) == ({}, {}, None, False, None)

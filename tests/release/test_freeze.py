@@ -64,6 +64,10 @@ def utc(text):
             True,
         ),
         (freeze("America/New_York", **weekly("Sun 01:00", "Sun 01:30")), "2026-11-01T06:10", True),
+        # Between both times 01:30 it has not ended; and an hour that never came is one before.
+        (freeze("America/New_York", **weekly("Fri 18:00", "Sun 01:30")), "2026-11-01T05:40", True),
+        (freeze("America/New_York", **weekly("Fri 18:00", "Sun 01:30")), "2026-11-01T06:30", False),
+        (freeze("America/New_York", **weekly("Sun 02:15", "Sun 02:45")), "2026-03-08T07:10", True),
     ],
 )
 def test_when_it_is_frozen(made, when, frozen):

@@ -1,6 +1,7 @@
 """Real nginx, real requests: who is served by whom, what users notice, and what the log says."""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import math
@@ -21,6 +22,7 @@ from services.nginx import Front, require_nginx
 
 from demo.traffic import Site, free_ports
 from pytest_decisionos.errors import RolloutError
+from pytest_decisionos.release import rollout_nginx
 from pytest_decisionos.release.rollout_nginx import NginxRollout
 from pytest_decisionos.release.traffic import Traffic
 
@@ -538,6 +540,15 @@ def test_the_way_back_needs_no_disk_space(front):
     assert front.rollout.running() == front.at(5.0)
     back = on_a_full_disk(Traffic())
     assert (back.returncode, back.stderr) == (0, "")
+    assert front.rollout.running() == V1
+
+
+def test_the_way_back_does_not_wait_for_a_run_that_hangs(front, monkeypatch):
+    front.step(25.0)
+    monkeypatch.setattr(rollout_nginx, "BACK_LOCK_SEC", 0.05)
+    with (front.root / "rollout/.nginx.conf.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        front.rollout.apply(Traffic())
     assert front.rollout.running() == V1
 
 

@@ -138,12 +138,29 @@ def test_a_command_that_fails_is_told_and_tried_again_at_the_next_change(
 ):
     out = tmp_path / "out"
     command = script(root, f"echo x >> {out}; echo no route >&2; exit 3")
-    told = followed(root, monkeypatch, [lambda: None, lambda: change(root), lambda: None], command)
+    change(root, stage="stable", release="v1")
+    change(root, stage="canary", pct=5.0, release="v2")
+    told = followed(
+        root, monkeypatch, [lambda: None, lambda: change(root, pct=10.0), lambda: None], command
+    )
     assert len(told) == 2
     for one in told:
         assert "failed with status 3" in one.fault
         assert "no route" in one.fault
     assert out.read_text() == "x\nx\n"
+
+
+def test_a_command_that_fails_on_the_way_back_is_tried_again_at_each_look(
+    root, monkeypatch, tmp_path
+):
+    out = tmp_path / "out"
+    text = f'echo "$DECISIONOS_STAGE" >> {out}; test $(wc -l < {out}) != 2 || exit 3'
+    change(root, stage="stable", release="v1")
+    change(root, stage="canary", pct=5.0, release="v2")
+    actions = [lambda: change(root, stage="abort"), lambda: None, lambda: None]
+    told = followed(root, monkeypatch, actions, script(root, text))
+    assert [bool(one.fault) for one in told] == [False, True, False]
+    assert out.read_text() == "canary\nabort\nabort\n"
 
 
 @pytest.mark.parametrize(

@@ -139,12 +139,11 @@ class Handlers:
     async def judge(self, request: Request) -> Response:
         """POST /judge."""
         options, work = self._service.options, self._service.work
-        with work.admitted():
+        head = Received(request.method, self._url(request.scope), _headers(request.scope), b"")
+        with work.admitted(proven=self._service.proven(head)):
             body = await read_body(request, options.max_body, options.timeout_sec)
             until = time.monotonic() + options.timeout_sec
-            received = Received(
-                request.method, self._url(request.scope), _headers(request.scope), body
-            )
+            received = head._replace(body=body)
             try:
                 made = await self._answer(received, until)
             except SignatureError as fault:

@@ -104,23 +104,27 @@ class Work:
     """
 
     def __init__(self, at_a_time: int) -> None:
-        self._free = at_a_time
+        # Of who proves a key, and of who does not: strangers take nobody's place who does.
+        self._free = {True: at_a_time, False: at_a_time}
         self._threads = ThreadPoolExecutor(min(at_a_time, THREADS), thread_name_prefix="judge")
 
     @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
+    def admitted(self, *, proven: bool) -> Iterator[None]:
         """Be one of those in work.
+
+        Args:
+            proven: whether the request's head is signed by a key of the ring.
 
         Raises:
             ProblemError: 503 ``busy``: there are too many.
         """
-        if self._free <= 0:
+        if self._free[proven] <= 0:
             raise ProblemError(503, "busy", headers={"connection": "close"})
-        self._free -= 1
+        self._free[proven] -= 1
         try:
             yield
         finally:
-            self._free += 1
+            self._free[proven] += 1
 
     async def run(self, call: Callable[[], T], timeout_sec: float) -> T:
         """What ``call`` returns.
@@ -134,12 +138,12 @@ class Work:
         if done.done():
             return done.result()
         if not working.cancel():
-            self._free -= 1
+            self._free[True] -= 1
             done.add_done_callback(self._ended)
         raise ProblemError(503, "timeout", f"no answer within {timeout_sec:g} s")
 
     def _ended(self, late: asyncio.Future[T]) -> None:
-        self._free += 1
+        self._free[True] += 1
         if not late.cancelled():
             late.exception()  # nobody waits for it any more
 

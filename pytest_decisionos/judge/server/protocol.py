@@ -18,11 +18,13 @@ HEAD_SEC: Final = 10.0
 class BoundedProtocol(H11Protocol):
     """Closes a connection that sends no whole head in time; uvicorn alone waits for ever."""
 
-    _late: asyncio.TimerHandle | None = None
+    late: asyncio.TimerHandle | None = None
+    """Runs while there is no request in work: when it is closed."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
         """Begin to wait."""
         super().connection_made(transport)
+        self._make_room()
         self._wait()
 
     def data_received(self, data: bytes) -> None:
@@ -40,20 +42,36 @@ class BoundedProtocol(H11Protocol):
         self._stop()
         super().connection_lost(exc)
 
+    def _make_room(self) -> None:
+        """Close who keeps a connection without a request for the longest, if there are too many.
+
+        Else uvicorn would refuse everybody for as long as strangers hold that many.
+        """
+        if self.limit_concurrency is None or len(self.connections) < self.limit_concurrency:
+            return
+        idle = [
+            (one.late.when(), one)
+            for one in self.connections
+            if isinstance(one, BoundedProtocol) and one.late is not None
+        ]
+        if idle:
+            min(idle, key=lambda pair: pair[0])[1].drop()
+
     def _wait(self) -> None:
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
             self._stop()
-        elif self._late is None:
-            self._late = self.loop.call_later(HEAD_SEC, self._close)
+        elif self.late is None:
+            self.late = self.loop.call_later(HEAD_SEC, self.drop)
 
     def _stop(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
+        if self.late is not None:
+            self.late.cancel()
+            self.late = None
 
-    def _close(self) -> None:
-        self._late = None
+    def drop(self) -> None:
+        """Close it at once."""
+        self._stop()
         self.transport.abort()  # who does not read an answer to its end is not waited for either
 
     def send_400_response(self, msg: str) -> None:

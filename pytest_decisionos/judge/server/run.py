@@ -48,6 +48,8 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             found=options.host,
             next_step="name the address that clients use with --public-url",
         )
+    # Until somebody handles it, it would end this process; it is taken up then.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     with _listening(options) as listener:
         options = dataclasses.replace(options, port=listener.getsockname()[1])
         if options.workers == 1:

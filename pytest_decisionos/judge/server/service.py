@@ -25,7 +25,7 @@ from pytest_decisionos.judge.server.readiness import (
 from pytest_decisionos.judge.wire import MAX_AGE_SEC
 from pytest_decisionos.settings import split
 from pytest_decisionos.trust.clock import clock_fault
-from pytest_decisionos.trust.http_sign import verify_request
+from pytest_decisionos.trust.http_sign import verify_head, verify_request
 from pytest_decisionos.trust.refresh import INTERVAL_SEC, RefreshingRing
 from pytest_decisionos.trust.replay import open_store
 from pytest_decisionos.trust.sources import place_of, ring_of
@@ -102,6 +102,22 @@ class Service:
     def judge(self) -> Judge:
         """Who judges."""
         return self._judge
+
+    def proven(self, head: Received) -> bool:
+        """Whether the head of a request is signed by a key of the ring; its body is not looked at."""
+        try:
+            verify_head(
+                head.method,
+                head.url,
+                head.headers,
+                ring=self.keys.ring(),
+                now=datetime.now(UTC),
+                max_age_sec=MAX_AGE_SEC,
+                max_skew_sec=self.options.settings.max_skew,
+            )
+        except (SignatureError, KeysError):
+            return False
+        return True
 
     def answer(self, request: Received) -> Answered:
         """Verify a request, claim its nonce, judge and sign. It blocks.

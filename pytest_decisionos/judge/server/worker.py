@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import TYPE_CHECKING, Final
@@ -14,7 +16,7 @@ import uvicorn
 
 from pytest_decisionos.errors import DecisionOSError
 from pytest_decisionos.judge.server.app import make_app
-from pytest_decisionos.judge.server.protocol import BoundedProtocol
+from pytest_decisionos.judge.server.protocol import HEAD_SEC, BoundedProtocol
 from pytest_decisionos.judge.server.service import Service
 from pytest_decisionos.judge.server.tls import load_certificate, tls_context
 
@@ -28,6 +30,8 @@ MAX_CONNECTIONS: Final = 512
 """Of one worker. Beyond it uvicorn answers 503 by itself."""
 MAX_HEAD: Final = 64 * 1024
 KEEP_ALIVE_SEC: Final = 5
+MAX_FILES: Final = 4096
+"""Open files that one worker asks the system for: a full queue of the listener, and its own."""
 DRAIN_SEC: Final = 5.0
 """How much longer than a request may take its answer may, once the server shall end."""
 
@@ -45,6 +49,7 @@ def serve_here(
     Raises:
         DecisionOSError: it cannot start.
     """
+    _ask_for_files()
     context = tls_context(options.tls) if options.tls else None
     service = Service(options)
 
@@ -75,8 +80,9 @@ def serve_here(
         ssl_context_factory=(lambda _config, _default: context) if context else None,
     )
     try:
-        with _quiet_end():
-            _Server(config, reload, ready).run(sockets=[listener])
+        server = _Server(config, reload, ready)
+        with _quiet_end(server):
+            server.run(sockets=[listener])
     finally:
         service.close()
 
@@ -92,18 +98,43 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to serve."""
+        loop = asyncio.get_running_loop()
+        if self.config.is_ssl:  # uvicorn has no option for it, and a minute is asyncio's default
+            make = functools.partial(loop.create_server, ssl_handshake_timeout=HEAD_SEC)
+            loop.create_server = make  # type: ignore[method-assign]  # as said
         await super().startup(sockets)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
-        # Blocked until now by who minds several workers: before, it would have ended this one.
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        # Blocked until now by who started this: before, it would have ended this process.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is in work."""
+        await super().shutdown(sockets)
+        # The loop forgets our handler when it closes: then SIGHUP would end us before all is kept.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
+def _ask_for_files() -> None:
+    """Strangers' connections must not use up the files that logs and keys are read through."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
 
 @contextlib.contextmanager
-def _quiet_end() -> Iterator[None]:
-    """Uvicorn raises the signal that ended it once more; to end in order is no failure here."""
+def _quiet_end(server: uvicorn.Server) -> Iterator[None]:
+    """Uvicorn raises the signal that ended it once more; to end in order is no failure here.
+
+    One that comes before uvicorn listens to signals must end it all the same.
+    """
+
+    def end(_number: int, _frame: object) -> None:
+        server.should_exit = True
+
     signals = (signal.SIGTERM, signal.SIGINT)
-    before = {one: signal.signal(one, lambda _number, _frame: None) for one in signals}
+    before = {one: signal.signal(one, end) for one in signals}
     try:
         yield
     finally:

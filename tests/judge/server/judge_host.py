@@ -35,6 +35,7 @@ SLO = {
 REQUEST = {"key_id": "r1", "secret": "hex:" + "cd" * 32, "state": "active", "use": ["request"]}
 SEALS = {"key_id": "e1", "secret": "hex:" + "ab" * 32, "state": "active", "use": ["evidence"]}
 MINUTES = 20
+SERVE = [sys.executable, "-m", "pytest_decisionos.cli.main", "judge", "serve", "--port", "0"]
 
 
 def rows(now, *, latency=lambda i: 100 + i % 50, signature=False):
@@ -137,8 +138,8 @@ class Host:
         host = url.partition("://")[2].partition("/")[0]
         return [("host", host), ("content-type", "application/json"), *made.items()]
 
-    def serve(self, *args, ready=True, wait=True, **env):
-        return Served(self, args, env, ready=ready, wait=wait)
+    def serve(self, *args, ready=True, wait=True, command=SERVE, **env):
+        return Served(self, command, args, env, ready=ready, wait=wait)
 
 
 async def exchange(app, method, target, headers, chunks):
@@ -200,10 +201,9 @@ def until(done, *, seconds=30, every=0.02):
 class Served:
     """``dosctl judge serve`` as a process."""
 
-    def __init__(self, host, args, env, *, ready, wait):
+    def __init__(self, host, command, args, env, *, ready, wait):
         command = [
-            sys.executable, "-m", "pytest_decisionos.cli.main", "judge", "serve", "--port", "0",
-            "--keys", host.keys, "--root", host.root, "--witness-root", host.logs,
+            *command, "--keys", host.keys, "--root", host.root, "--witness-root", host.logs,
             "--gate", host.path / "configs/gate.yaml", *args,
         ]  # fmt: skip
         given = {
@@ -219,11 +219,14 @@ class Served:
                 env={**os.environ, **given}, cwd=host.path,
             )  # fmt: skip
         if wait:
-            line = until(self._line, seconds=60)
-            self.url = line.removeprefix("listening on ").strip()
-            self.port = int(self.url.rpartition(":")[2])
+            self.listens()
         if ready:
             self.store_remembers()
+
+    def listens(self):
+        line = until(self._line, seconds=60)
+        self.url = line.removeprefix("listening on ").strip()
+        self.port = int(self.url.rpartition(":")[2])
 
     def _line(self):
         text = self.errors.read_text()

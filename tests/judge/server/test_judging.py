@@ -155,7 +155,8 @@ def test_without_its_logs_it_abstains(opened, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.csv", "/etc/passwd", "a/b.csv", "..", "x\0y", "link.csv", "*.csv"]
+    "name",
+    ["../secret.csv", "/etc/passwd", "a/b.csv", "..", "x\0y", "link.csv", "*.csv", "가" * 200],
 )
 def test_nothing_outside_its_folder_is_opened(opened, tmp_path, name):
     host = workspace(tmp_path)

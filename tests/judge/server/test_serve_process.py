@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -117,6 +118,22 @@ def test_a_head_that_does_not_come_is_not_waited_for(plain):
     assert [answer.count(b"200 OK") for answer in answers[3:]] == [1, 1]
 
 
+def test_strangers_that_only_connect_keep_nobody_out(tmp_path):
+    host = workspace(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    served = host.serve(ready=False, wait=False)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with served, contextlib.ExitStack() as links:
+        served.listens()
+        served.store_remembers()
+        for _ in range(600):  # more than uvicorn lets in, and than files were allowed
+            links.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+        assert served.ask(host.question())[0] == 200
+        assert served.get("/healthz")[0] == 200
+        assert served.errors.read_text().count("\n") == 1  # no file was lacking
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -210,6 +227,49 @@ def test_sighup_takes_up_the_judges_key_and_says_what_it_cannot_use(tmp_path):
         until(lambda: signer(served) != first)
         served.term()
         assert served.ended() == 0
+
+
+MOMENTS = """
+import os, signal, sys
+from pytest_decisionos.cli.main import main
+from pytest_decisionos.judge.server import worker
+
+moment, sent = sys.argv.pop(1), getattr(signal, sys.argv.pop(1))
+owner, name = {
+    "opening": (worker.Service, "__init__"),
+    "before uvicorn listens to signals": (worker._Server, "run"),
+    "closing": (worker.Service, "close"),
+}[moment]
+real = getattr(owner, name)
+
+def then(self, *args, **kwargs):
+    os.kill(os.getpid(), sent)
+    return real(self, *args, **kwargs)
+
+setattr(owner, name, then)
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "sent"),
+    [
+        ("opening", "SIGHUP"),
+        ("before uvicorn listens to signals", "SIGHUP"),
+        ("before uvicorn listens to signals", "SIGTERM"),
+        ("closing", "SIGHUP"),
+    ],
+)
+def test_a_signal_at_a_bad_moment(tmp_path, moment, sent):
+    host = workspace(tmp_path)
+    command = [sys.executable, "-c", MOMENTS, moment, sent, "judge", "serve", "--port", "0"]
+    with host.serve(ready=False, command=command, wait=sent == "SIGHUP") as served:
+        if sent == "SIGHUP":
+            assert served.get("/healthz")[0] == 200
+            served.term()
+        assert served.ended() == 0
+    closed = (host.root / "judge" / "replay.sqlite-wal").read_bytes()
+    assert closed.startswith(b"closed")
 
 
 def test_sighup_reaches_every_worker(tmp_path):
@@ -448,6 +508,16 @@ def presented(served, context):
     with link, context.wrap_socket(link, server_hostname="127.0.0.1") as secure:
         der = secure.getpeercert(binary_form=True)
     return x509.load_der_x509_certificate(der).serial_number
+
+
+def test_a_handshake_that_does_not_come_is_not_waited_for(tmp_path):
+    authority, host = Authority(tmp_path), workspace(tmp_path)
+    cert, key = authority.issue("judge")
+    with (
+        host.serve("--tls-cert", cert, "--tls-key", key) as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as link,
+    ):
+        assert link.recv(1) == b""  # asyncio alone waits for a minute
 
 
 def test_mutual_tls(tmp_path):

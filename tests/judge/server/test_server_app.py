@@ -363,6 +363,34 @@ def test_more_at_a_time_than_it_takes(small):
     assert reason(post(small, b"{}", [HOST, JSON])) == (401, "signature")  # there is room again
 
 
+def test_strangers_take_nobodys_place_who_has_a_key(opened, tmp_path):
+    judge = opened(workspace(tmp_path), concurrency=2, timeout_sec=5)
+    body = judge.host.question()
+    unknown = make_ring([REQUEST | {"key_id": "nobody"}], "x").signing("request", datetime.now(UTC))
+    signed = judge.host.signed(body)
+    forged = [
+        [HOST, JSON],
+        judge.host.signed(body, key=unknown),
+        replaced(signed, "signature", lambda v: v[:-3] + ("A=:" if v[-3] != "A" else "E=:")),
+    ]
+
+    async def go():
+        waiting = [
+            asyncio.ensure_future(endless(judge.app, headers, every=3600)) for headers in forged
+        ]
+        await asyncio.sleep(0.1)
+        known = await exchange(judge.app, "POST", b"/judge", signed, [body])
+        again = await exchange(judge.app, "POST", b"/judge", [HOST, JSON], [b"{}"])
+        for one in waiting:
+            one.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        return known, again
+
+    known, again = asyncio.run(go())
+    assert known[0] == 200
+    assert reason(again) == (503, "busy")
+
+
 def test_work_that_takes_too_long_is_not_waited_for_but_still_counts(opened, tmp_path, monkeypatch):
     judge = opened(workspace(tmp_path), timeout_sec=0.2, concurrency=1)
     leave = threading.Event()
