@@ -12,7 +12,7 @@ FORGED := $(if $(filter evil-evidence,$(SCENARIO)),--decisionos-evidence var/log
 WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup gate test unit lint types shellcheck bench bench-short services clean
+.PHONY: help setup gate demo test unit lint types shellcheck bench bench-short services clean
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ gate: $(INSTALLED) ## judge sample traffic; SCENARIO=healthy, slow-canary, error
 	$(BIN)/dosctl sample --out var/log --seed $(SEED) --scenario $(SCENARIO)
 	$(BIN)/dosctl evidence build --block budget=var/log/budget.json --block quota=var/log/quota.json --block usage=var/log/usage.json
 	$(BIN)/python -m pytest gates/ $(FORGED)
+
+demo: $(INSTALLED) ## release a healthy and four faulty canaries behind nginx with real traffic (make services), in 2 minutes
+	@$(BIN)/python -m demo.run
 
 # `coverage run` and not pytest-cov: pytest imports our plugin before pytest-cov begins to measure.
 test: $(INSTALLED) ## run all tests with branch coverage; ARGS=… goes to pytest

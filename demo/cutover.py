@@ -7,14 +7,13 @@ import json
 import math
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from demo.nginx import Nginx
-from demo.project import BASELINE, CHECKOUT, RELEASE, WINDOW_SEC, Project
+from demo.project import BASELINE, CHECKOUT, RELEASE, WINDOW_SEC
 from demo.traffic import Site, free_ports
 from pytest_decisionos.model.target import Target
 from pytest_decisionos.release import audit
@@ -23,20 +22,26 @@ from pytest_decisionos.release.rollout_nginx import NginxRollout
 from pytest_decisionos.release.stage import read_stage
 from pytest_decisionos.release.traffic import Traffic
 from pytest_decisionos.trust import journal
-from pytest_decisionos.trust.keys import parse_ring
+from pytest_decisionos.trust.sources import read_ring_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import Self
 
-    from demo.project import Keys
+    from demo.project import Project
     from demo.traffic import Account
     from pytest_decisionos.release.stage_model import Reading
 
 LAG_SEC: Final = 1
-USERS: Final = 400
+USERS: Final = 150
 COMMAND_SEC: Final = 60.0
+TOOK_MS: Final = (20.0, 60.0)
+"""What a release takes for an answer."""
+SLOW_MS: Final = 2000.0
+"""What a slow one takes more: much against what a busy machine adds."""
+BURST_SEC: Final = 3.0
+"""Instead of 20 s in windows of 300 s, a bit more in windows of 10 s."""
 
 
 class DemoError(Exception):
@@ -49,10 +54,12 @@ class Done(NamedTuple):
     Attributes:
         status: its exit status.
         out: what it said.
+        err: what it complained of.
     """
 
     status: int
     out: str
+    err: str
 
 
 class Books(NamedTuple):
@@ -76,29 +83,20 @@ class Books(NamedTuple):
 class Cutover:
     """A target with its traffic, and what one does with it; all of it ends with the context."""
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        keys: Keys,
-        say: Callable[[str], None],
-        *,
-        steps: Sequence[float],
-        rate: float,
-    ) -> None:
-        self.project = Project(folder, name, keys, steps)
-        self.name = name
+    def __init__(self, project: Project, say: Callable[[str], None], *, rate: float) -> None:
+        self.project = project
         self.say = say
-        self.stop = threading.Event()
         self._rate = rate
-        self._ring = parse_ring(keys.ring.read_text(encoding="utf-8"), str(keys.ring))
+        self._ring = read_ring_file(project.keys.ring)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             self.site = stack.enter_context(Site())
-            self.baseline = self.site.upstream(BASELINE)
-            self.canary = self.site.upstream(RELEASE)
+            self.baseline = self.site.upstream(BASELINE, took_ms=TOOK_MS)
+            self.canary = self.site.upstream(
+                RELEASE, took_ms=TOOK_MS, slow_ms=SLOW_MS, burst_sec=BURST_SEC
+            )
             port, control = free_ports(2)
             where = {BASELINE: self.baseline.port, RELEASE: self.canary.port}
             settings = self.project.write_rollout(port, control, where)
@@ -163,8 +161,7 @@ class Cutover:
                 cwd=CHECKOUT,
                 env=self.project.environment(),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                capture_output=True,
                 encoding="utf-8",
                 errors="replace",
                 timeout=COMMAND_SEC,
@@ -173,9 +170,9 @@ class Cutover:
         except subprocess.TimeoutExpired:
             raise DemoError(f"{' '.join(given)} takes more than {COMMAND_SEC:g} s") from None
         if done.returncode not in ends:
-            said = done.stdout.strip()[-1500:]
+            said = f"{done.stdout}{done.stderr}".strip()[-1500:]
             raise DemoError(f"{' '.join(given)} ended with {done.returncode}:\n{said}")
-        return Done(done.returncode, done.stdout)
+        return Done(done.returncode, done.stdout, done.stderr)
 
     def script(self, name: str, *words: object, ends: Sequence[int] = (0,)) -> Done:
         """A script of pipeline/release."""
@@ -187,7 +184,7 @@ class Cutover:
 
     def auto(self) -> Done:
         """What cron runs each minute."""
-        return self.python("jobs.canary_auto_promote", ends=(0, 2, 10))
+        return self.python("jobs.canary_auto_promote", "--json", ends=(0, 2, 10))
 
     def build(self) -> None:
         """Evidence of this step, from the log of nginx."""
@@ -212,6 +209,10 @@ class Cutover:
         path.write_text(whole.replace('"variant":"shadow"', '"variant":"canary"'), encoding="utf-8")
         return path
 
+    def await_start(self) -> None:
+        """Wait until the next window begins."""
+        time.sleep(WINDOW_SEC - time.time() % WINDOW_SEC)
+
     def await_window(self, after: float = 0.0) -> float:
         """Wait until the first window is closed that begins after the step did; its end.
 
@@ -223,17 +224,8 @@ class Cutover:
         end = (math.ceil(since / WINDOW_SEC) + 1) * WINDOW_SEC
         while end <= after:
             end += WINDOW_SEC
-        self.pause(end + LAG_SEC + 0.2 - time.time())
+        time.sleep(max(0.0, end + LAG_SEC + 0.2 - time.time()))
         return float(end)
-
-    def pause(self, sec: float) -> None:
-        """Do nothing, or end with the demo.
-
-        Raises:
-            DemoError: somebody stopped the demo.
-        """
-        if self.stop.wait(max(0.0, sec)):
-            raise DemoError("stopped")
 
     # What became of it
 
@@ -253,16 +245,20 @@ class Cutover:
         if bad["control"]:
             wrong.append(f"{bad['control']} failures on the baseline")
         if shown != bad["canary"]:
-            wrong.append(f"users saw {shown} failures, and nginx logged {bad['canary']} of the canary")
+            wrong.append(
+                f"users saw {shown} failures, and nginx logged {bad['canary']} of the canary"
+            )
         answered = account.answered - shown
         return account, Books(account.sent, answered, shown, account.lost, tuple(wrong))
 
-    def _rows(self, least: int) -> list[dict[str, object]] | list[dict[str, object]]:
+    def _rows(self, least: int) -> list[dict[str, Any]]:
         """The users' rows of the log. A row is written after its answer, so it may come a bit later."""
         until = time.monotonic() + 5
         while True:
             lines = self.log.read_text(encoding="utf-8").splitlines()
-            rows = [row for row in map(json.loads, lines) if row["variant"] in {"control", "canary"}]
+            rows = [
+                row for row in map(json.loads, lines) if row["variant"] in {"control", "canary"}
+            ]
             if len(rows) >= least or time.monotonic() > until:
                 return rows
             time.sleep(0.1)

@@ -25,31 +25,31 @@ WINDOW_SEC: Final = 10
 SLO: Final[Mapping[str, Any]] = {
     "version": "demo",
     "description": "The canary against the control, with samples as small as seconds give.",
+    "latency": {"max_p95_ms": 1200, "min_samples": 100},
     "canary": {
-        "thresholds": {"max_p95_rel_increase": 2.0, "max_error_abs_delta": 0.02},
-        "min_sample_count": 100,
+        "thresholds": {"max_error_abs_delta": 0.03},
+        "min_sample_count": 90,
         "guardband_minutes": 0,
     },
     "witness": {"require_csv_sha256": True, "require_signature": True, "min_rows": 100},
     "integrity": {"require_signature": True},
-    "confidence": {"level": 0.95},
-    "quorum": {"k": 2, "n": 2, "fail_closed_on_degrade": True},
 }
 _POLICY: Final[Mapping[str, Any]] = {
     "consecutive_passes": 1,
-    "consecutive_failures": 2,
+    "consecutive_failures": 3,
     "grace_burst": 0,
-    "burst_threshold": 0.6,
-    "ewma_tolerance": 0.35,
+    "burst_threshold": 4.0,
+    "ewma_tolerance": 4.0,
     "max_step_pct": 25,
     "holdback_pct_min": 5,
     "min_share": 0.5,
     "stickiness": "cookie:user",
-    "max_looks": 5,
+    "max_looks": 1,
     "max_window_gap_sec": 30,
-    "max_age_sec": 60,
+    "max_age_sec": 120,
     "cooldown_sec": 300,
 }
+_JUDGES: Final = {"evidence": "evidence", "witness": "log"}
 _ROLES: Final = (
     ("gate", None),
     ("judge", "evidence"),
@@ -104,7 +104,9 @@ def _dosctl(*words: object) -> None:
 class Project:
     """One target's folder: configs/ and var/, and the environment in which its commands run."""
 
-    def __init__(self, folder: Path, name: str, keys: Keys, steps: Sequence[float]) -> None:
+    def __init__(
+        self, folder: Path, name: str, keys: Keys, *, steps: Sequence[float], judges: Sequence[str]
+    ) -> None:
         self.name = name
         self.keys = keys
         self.root = folder / "var"
@@ -116,7 +118,7 @@ class Project:
         for made in (self.root, self.configs / "slo", self.configs / "canary"):
             made.mkdir(parents=True)
         self._write("slo/slo-demo.json", SLO)
-        self._write("gate.yaml", self._gate())
+        self._write("gate.yaml", self._gate(judges))
         schedule = [{"pct": pct, "min_duration_sec": 5} for pct in steps]
         self._write("canary/policy.json", {**_POLICY, "step_schedule": schedule})
         self._write("freeze.yaml", {"zone": "Asia/Seoul"})
@@ -126,17 +128,14 @@ class Project:
     def _write(self, name: str, document: Mapping[str, Any]) -> None:
         (self.configs / name).write_text(json.dumps(document, indent=2))  # JSON is YAML
 
-    def _gate(self) -> dict[str, Any]:
-        slos = [{"file": "slo/slo-demo.json", "quorum": "2/2"}]
+    def _gate(self, judges: Sequence[str]) -> dict[str, Any]:
+        slos = [{"file": "slo/slo-demo.json", "quorum": f"{len(judges)}/{len(judges)}"}]
         blocks = ["meta", "witness", "perf", "canary", "integrity"]
         approval = {"from_pct": 100, "count": 1}
         return {
             "version": 1,
             "target": self.target,
-            "judges": [
-                {"id": "evidence", "source": "evidence"},
-                {"id": "witness", "source": "log"},
-            ],
+            "judges": [{"id": name, "source": _JUDGES[name]} for name in judges],
             "phases": {
                 "cutover": {"slos": slos, "require_blocks": blocks, "approval": approval},
             },

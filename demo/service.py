@@ -20,7 +20,9 @@ class Upstream:
     Attributes:
         release: what it says it is, in each answer.
         port: where it listens.
-        behaviour: ``healthy``: some milliseconds. ``slow``: 60 ms more. ``errors``: 5 % are status
+        took_ms: the least and the most that it takes for an answer.
+        slow_ms: what it takes more when it is slow.
+        behaviour: ``healthy``: nothing special. ``slow``: it is. ``errors``: 5 % are status
             500. ``burst``: half of them are, for ``burst_sec``, then none. ``hang``: it takes
             requests and never answers. ``dead``: nobody listens any more.
         users: requests that it got from users.
@@ -29,10 +31,19 @@ class Upstream:
         paths: what it was asked for, and how often.
     """
 
-    def __init__(self, release: str, *, burst_sec: float = 20.0) -> None:
+    def __init__(
+        self,
+        release: str,
+        *,
+        took_ms: tuple[float, float] = (2.0, 6.0),
+        slow_ms: float = 60.0,
+        burst_sec: float = 20.0,
+    ) -> None:
         self.release = release
         self.behaviour: Behaviour = "healthy"
         self.burst_sec = burst_sec
+        self.took_ms = took_ms
+        self.slow_ms = slow_ms
         self.port = 0
         self.users = 0
         self.copies = 0
@@ -105,10 +116,9 @@ class Upstream:
 
     async def _behave(self) -> int:
         """Take the time that it takes; the status."""
-        chance = self._random.random()
-        took = 0.002 + 0.004 * chance
+        took = self._random.uniform(*self.took_ms) / 1000
         if self.behaviour == "slow":
-            took += 0.060
+            took += self.slow_ms / 1000
         await asyncio.sleep(took)
         in_burst = time.monotonic() - self._since < self.burst_sec
         share = {"errors": 0.05, "burst": 0.5 if in_burst else 0.0}.get(self.behaviour, 0.0)

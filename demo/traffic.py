@@ -80,10 +80,11 @@ class Site:
 
     async def _rest(self) -> None:
         """End what is still under way."""
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Again and again: `wait_for` forgets a cancellation that comes when it is just done.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.2)
         await asyncio.sleep(0)  # aborted transports close
 
     def begin(self, doing: Coroutine[Any, Any, Any]) -> Any:
@@ -94,11 +95,9 @@ class Site:
         """Call it in the loop, soon."""
         self._loop.call_soon_threadsafe(function)
 
-    def upstream(
-        self, release: str, behaviour: Behaviour = "healthy", *, burst_sec: float = 20.0
-    ) -> Upstream:
+    def upstream(self, release: str, behaviour: Behaviour = "healthy", **more: Any) -> Upstream:
         """A release that runs."""
-        made = Upstream(release, burst_sec=burst_sec)
+        made = Upstream(release, **more)
         self.begin(made.start()).result(30)
         self.become(made, behaviour)
         self._upstreams.append(made)
