@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from datetime import UTC
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, StringConstraints
 
@@ -111,13 +111,11 @@ def record(root: Path, entry: AuditEntry, *, wait_sec: float = LOCK_TIMEOUT_SEC)
     return ""
 
 
-def used(root: Path, decision_sha256: str) -> bool:
-    """Whether an earlier change was allowed by this decision.
-
-    A last line that a crash cut off was told to nobody, so it does not count.
+def entries_of(root: Path) -> list[dict[str, Any]]:
+    """What the journal tells; a last line that a crash cut off was told to nobody.
 
     Raises:
-        JournalError: the journal cannot be read, or was changed: then nobody can tell.
+        JournalError: it cannot be read, or was changed: then nobody can tell.
     """
     path = root / FILE
     found = read(path)
@@ -128,7 +126,16 @@ def used(root: Path, decision_sha256: str) -> bool:
             line=found.fault.line,
             next_step="find out who changed it; put the last good copy back",
         )
+    return found.entries
+
+
+def used(root: Path, decision_sha256: str) -> bool:
+    """Whether an earlier change was allowed by this decision.
+
+    Raises:
+        JournalError: as ``entries_of``.
+    """
     return any(
         entry.get("decision_sha256") == decision_sha256 and entry.get("allowed") is not False
-        for entry in found.entries
+        for entry in entries_of(root)
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_decisionos.errors import JournalError, RefusedError
+from pytest_decisionos.errors import RefusedError
 from pytest_decisionos.model.evidence import parse_time
-from pytest_decisionos.release.audit import FILE
-from pytest_decisionos.trust.journal import read
+from pytest_decisionos.release.audit import entries_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,20 +78,11 @@ def past_of(root: Path) -> Past:
     abort, also one that could not be recorded, if a repair was after it.
 
     Raises:
-        JournalError: the journal cannot be read, or was changed: then nobody can tell.
+        JournalError: as ``audit.entries_of``.
     """
-    path = root / FILE
-    found = read(path)
-    if found.fault is not None and found.fault.cause != "truncated":
-        raise JournalError(
-            found.fault.message,
-            file=path,
-            line=found.fault.line,
-            next_step="find out who changed it; put the last good copy back",
-        )
     past = Past({}, {}, None)
     flying: str | None = None
-    for entry in found.entries:
+    for entry in entries_of(root):
         when, release, to = parse_time(entry.get("time")), entry.get("release"), entry.get("to")
         if when is None or entry.get("allowed") is not True:
             continue
