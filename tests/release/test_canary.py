@@ -280,17 +280,17 @@ def test_all_waived_but_the_gate_tells_of_it():
 @pytest.mark.parametrize(
     ("spec", "reasons"),
     [
-        ({"budget": {"max_spent": 0.5}}, {"canary.passes:missing", "canary.looks:missing"}),
-        ({"error": {"max_error_rate": 0.02}}, {"canary.looks:missing"}),
-        ({"canary": {"thresholds": {"max_sig_error_delta": 0.001}}}, {"canary.passes:missing"}),
-        ({"canary": {"baseline": "none"}, "latency": {"max_p95_ms": 900}}, {"canary.looks:missing"}),
+        ({"budget": {"max_spent": 0.5}}, ["canary.looks:missing", "canary.passes:missing"]),
+        ({"error": {"max_error_rate": 0.02}}, ["canary.looks:missing"]),
+        ({"canary": {"thresholds": {"max_sig_error_delta": 0.001}}}, ["canary.passes:missing"]),
+        ({"canary": {"baseline": "none"}, "latency": {"max_p95_ms": 900}}, ["canary.looks:missing"]),
     ],
     ids=str,
 )  # fmt: skip
 def test_without_bounds_nothing_goes_on(spec, reasons):
     verdict = judge(evidence(), rules=rules_of(spec))
     assert verdict.action == "wait"
-    assert codes(verdict) == reasons
+    assert sorted(codes(verdict)) == reasons
 
 
 def test_rules_of_ones_own():
