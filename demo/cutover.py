@@ -40,8 +40,6 @@ TOOK_MS: Final = (20.0, 60.0)
 """What a release takes for an answer."""
 SLOW_MS: Final = 2000.0
 """What a slow one takes more: much against what a busy machine adds."""
-BURST_SEC: Final = 3.0
-"""Instead of 20 s in windows of 300 s, a bit more in windows of 10 s."""
 
 
 class DemoError(Exception):
@@ -94,9 +92,7 @@ class Cutover:
         with contextlib.ExitStack() as stack:
             self.site = stack.enter_context(Site())
             self.baseline = self.site.upstream(BASELINE, took_ms=TOOK_MS)
-            self.canary = self.site.upstream(
-                RELEASE, took_ms=TOOK_MS, slow_ms=SLOW_MS, burst_sec=BURST_SEC
-            )
+            self.canary = self.site.upstream(RELEASE, took_ms=TOOK_MS, slow_ms=SLOW_MS)
             port, control = free_ports(2)
             where = {BASELINE: self.baseline.port, RELEASE: self.canary.port}
             settings = self.project.write_rollout(port, control, where)
@@ -194,24 +190,8 @@ class Cutover:
         since = stage.stage.since.isoformat(timespec="milliseconds")
         self.run(
             "dosctl", "evidence", "build",
-            "--reqlog", self.log if stage.pct else self._copies_as_canary(),
-            "--since", since, "--step-start", since, "--guardband", 0,
-            "--window", WINDOW_SEC, "--lag", LAG_SEC,
+            "--since", since, "--guardband", 0, "--window", WINDOW_SEC, "--lag", LAG_SEC,
         )  # fmt: skip
-
-    def _copies_as_canary(self) -> Path:
-        """The log with the copies under the canary's name: what a harvest compares in shadow.
-
-        In nginx's log they are ``shadow``, and no harvest counts them as requests of anybody.
-        """
-        path = self.log.with_name("shadow.jsonl")
-        whole = self.log.read_text(encoding="utf-8")
-        path.write_text(whole.replace('"variant":"shadow"', '"variant":"canary"'), encoding="utf-8")
-        return path
-
-    def await_start(self) -> None:
-        """Wait until the next window begins."""
-        time.sleep(WINDOW_SEC - time.time() % WINDOW_SEC)
 
     def await_window(self, after: float = 0.0) -> float:
         """Wait until the first window is closed that begins after the step did; its end.

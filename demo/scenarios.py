@@ -153,8 +153,6 @@ def _aborted(scenario: Scenario, cutover: Cutover) -> Ended:
     """A canary that fails when it has a quarter of the users."""
     _shadow(cutover)
     _first_users(cutover)
-    if scenario.behaviour == "burst":  # between two windows it would be a burst of none
-        cutover.await_start()
     time.sleep(1.0)
     fault = cutover.site.become(cutover.canary, scenario.behaviour)
     cutover.say(f"the canary becomes: {scenario.behaviour}")

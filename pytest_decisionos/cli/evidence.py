@@ -93,6 +93,12 @@ def _how(command: Any) -> Any:
             help="Leave out rows that match, besides health checks and mirrored requests;"
             " repeatable.",
         ),
+        click.option(
+            "--shadow/--no-shadow",
+            default=None,
+            help="Measure the canary by mirrored requests too (variant shadow or mirror)."
+            "  [default: as the stage says: at 0 %]",
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
     for option in reversed(options):
@@ -130,6 +136,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
     baseline_release: str | None,
     canary_policy: Path | None,
     step_start: str | None,
+    shadow: bool | None,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -137,9 +144,10 @@ def build(  # noqa: PLR0917 - click passes every option by name
 
     Without options it reads log/reqlog.csv (else log/reqlog.jsonl, which the nginx adapter writes),
     log/judgelog.csv and log/lb.csv of the root folder, as far as they are there, and writes
-    evidence/latest.json. With keys configured it is sealed
-    with their MAC, without any with its digest only. evidence.yaml beside gate.yaml may say what
-    to mask; a value under the name of a secret is refused.
+    evidence/latest.json. While the stage is a canary at 0 %, mirrored requests count as its own: in
+    the comparison, not in perf. With keys configured it is sealed with their MAC, without any with
+    its digest only. evidence.yaml beside gate.yaml may say what to mask; a value under the name of
+    a secret is refused.
     """
     from pytest_decisionos.evidence.build import Inputs, build_evidence  # noqa: PLC0415 - loads duckdb
     from pytest_decisionos.evidence.config import load_config  # noqa: PLC0415 - the same
@@ -150,6 +158,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
     root = root or settings.root
     beside_gate = (gate or settings.gate).parent
     about, ring = _target(target, gate or settings.gate), ring_of(settings)
+    since, in_shadow = _step(root, about, ring, settings)
     inputs = Inputs(
         reqlog=reqlog or _there(root / "log/reqlog.csv") or _there(root / "log/reqlog.jsonl"),
         judgelog=judgelog or _there(root / "log/judgelog.csv"),
@@ -158,8 +167,12 @@ def build(  # noqa: PLR0917 - click passes every option by name
         target=about,
         release=release,
         baseline_release=baseline_release,
-        step_start=time_of("--step-start", step_start) or _step_start(root, about, ring, settings),
-        options=_with_policy(_options(**how), canary_policy, beside_gate),
+        step_start=time_of("--step-start", step_start) or since,
+        options=_with_policy(
+            _options(shadow=in_shadow if shadow is None else shadow, **how),
+            canary_policy,
+            beside_gate,
+        ),
     )
     if not inputs.reqlog and not inputs.judgelog:
         raise UsageError(
@@ -193,6 +206,7 @@ def harvest(  # noqa: PLR0917 - click passes every option by name
     out: Path | None,
     root: Path | None,
     step_start: str | None,
+    shadow: bool | None,
     as_json: bool,
     **how: Any,
 ) -> None:
@@ -210,7 +224,7 @@ def harvest(  # noqa: PLR0917 - click passes every option by name
         document = harvest_block(
             logs or (root / f"log/{role}.csv",),
             role=role,
-            options=_options(**how),
+            options=_options(shadow=bool(shadow), **how),
             step_start=time_of("--step-start", step_start),
             now=datetime.now(UTC),
             progress=progress,
@@ -239,16 +253,18 @@ def _blocks(given: tuple[str, ...]) -> dict[str, Path]:
     return made
 
 
-def _step_start(
+def _step(
     root: Path, target: Target, ring: KeyRing | None, settings: Settings
-) -> datetime | None:
-    """When the canary's step began, as the stage says; None if there is no canary on its way."""
+) -> tuple[datetime | None, bool]:
+    """When the canary's step began and whether it is shadow, as the stage says; None: no canary."""
     from pytest_decisionos.release.stage import read_stage  # noqa: PLC0415 - as above
 
     found = read_stage(
         root, target=target, ring=ring, state_dir=settings.state_dir, now=datetime.now(UTC)
     )
-    return found.stage.since if found.stage is not None and found.name == "canary" else None
+    if found.stage is None or found.name != "canary":
+        return None, False
+    return found.stage.since, found.stage.pct == 0
 
 
 def _target(text: str | None, gate: Path) -> Target:
@@ -284,6 +300,7 @@ def _options(
     lag: int | None,
     window: int | None,
     filters: tuple[str, ...],
+    shadow: bool,
 ) -> Options:
     from pytest_decisionos.harvest.options import DEFAULT_FILTERS, Options  # noqa: PLC0415
     from pytest_decisionos.harvest.times import to_ms  # noqa: PLC0415
@@ -297,7 +314,7 @@ def _options(
         "window_sec": window,
     } | {name: None if at is None else to_ms(at) for name, at in instants.items()}
     stated: Mapping[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return Options(**stated, filters=(*DEFAULT_FILTERS, *filters))
+    return Options(**stated, filters=(*DEFAULT_FILTERS, *filters), shadow=shadow)
 
 
 def _with_policy(options: Options, policy: Path | None, beside_gate: Path) -> Options:

@@ -52,7 +52,8 @@ class Loaded:
     """Logs that are parsed, filtered and ready to be measured.
 
     Attributes:
-        engine: its table ``kept`` holds the rows that count.
+        engine: its table ``kept`` holds the rows that count, its view ``compared`` also the copies
+            that a canary in shadow is measured by.
         sources: the entries of ``witness.sources``.
         first: time of the first row that counts, epoch ms.
         last: time of the last.
@@ -227,13 +228,16 @@ class _Logs:
         readable = self._check_rows(now)
         engine.make_room(sum(readable))
         engine.run("counts", **self.span)
-        engine.run("kinds")
+        engine.run("kinds", shadow=self.options.shadow)
         variants = engine.run("variants")
-        has_variants = any(variant for variant, *_ in variants)
+        has_variants = any(variant for copy, variant, *_ in variants if not copy)
         kept, releases = self._check_variants(variants, has_variants=has_variants)
         filtered = {(file, i): n for file, i, n in engine.run("filtered")}
         engine.run("codes", has_variants=has_variants)
         engine.run("kept", **self.span)
+        if self.options.shadow:
+            engine.run("copies", **self.span)
+        engine.run("compared")
         engine.run("drop")
         self.tell(0.7, "measuring")
         [(count, first, last, canary_since)] = engine.run("span")
@@ -293,7 +297,7 @@ class _Logs:
         return readable
 
     def _check_variants(
-        self, variants: Sequence[tuple[str, str, int, int]], *, has_variants: bool
+        self, variants: Sequence[tuple[bool, str, str, int, int]], *, has_variants: bool
     ) -> tuple[list[int], dict[str, str]]:
         """Refuse mixed releases, and more unknown variants than tolerated.
 
@@ -303,12 +307,13 @@ class _Logs:
         kept = [0] * len(self.sources)
         releases: dict[str, str] = {}
         strangers: dict[int, set[str]] = {}
-        for variant, release, file, n in variants:
+        for copy, named, release, file, n in variants:
+            variant = "canary" if copy else named
             if has_variants and variant not in {"control", "canary"}:
                 self.bad[file] += n
                 strangers.setdefault(file, set()).add(variant)
                 continue
-            kept[file] += n
+            kept[file] += 0 if copy else n
             if release and releases.setdefault(variant, release) != release:
                 raise LogError(
                     "two releases in one variant",

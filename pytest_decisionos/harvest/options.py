@@ -22,6 +22,9 @@ DEFAULT_FILTERS: Final = (
 )
 """Probes of the platform and mirrored requests: traffic that no user waits for."""
 
+COPIES: Final = ("shadow", "mirror")
+"""Variants of mirrored requests: what the canary answers while it has no users yet. In query.sql too."""
+
 MAX_TIME: Final = 32_503_680_000_000
 """The year 3000 in epoch ms: what is later is a wrong unit."""
 
@@ -59,6 +62,8 @@ class Options:
         ewma_tolerance: the same where the reference is the windows before.
         since: first instant covered, epoch ms; None means the log's first row.
         until: first instant no longer covered, epoch ms; None means just after its last row.
+        shadow: whether the canary is measured by mirrored requests too (variants ``COPIES``), which
+            only a step at 0 % may do. No number of the whole service counts them.
     """
 
     window_sec: int = 300
@@ -72,6 +77,7 @@ class Options:
     ewma_tolerance: float = MIN_RELATIVE
     since: int | None = None
     until: int | None = None
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():
@@ -86,6 +92,10 @@ class Options:
                 raise UsageError(
                     "out of range", field=name, found=value, expected=f"{low:,} to {high:,}"
                 )
+        if not isinstance(self.shadow, bool):
+            raise UsageError(
+                "wrong type", field="shadow", found=self.shadow, expected="true or false"
+            )
         if self.window_sec % self.bucket_sec:
             raise UsageError(
                 "a window is not a whole number of sub-buckets",

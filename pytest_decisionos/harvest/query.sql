@@ -29,6 +29,10 @@ CREATE TABLE rows (
 );
 -- Each kind once, whatever the number of files: the load joins it to every row.
 CREATE TABLE known (kind UBIGINT PRIMARY KEY, names VARCHAR[]);
+CREATE TABLE copies (
+    t BIGINT, latency DOUBLE, error BOOLEAN, unavailable BOOLEAN, signature BOOLEAN,
+    r UTINYINT, x UTINYINT, v UTINYINT
+);
 CREATE TABLE filters (i INTEGER, col VARCHAR, pattern VARCHAR);
 CREATE TABLE zone (slot BIGINT, shift BIGINT);
 CREATE TABLE cuts (dim VARCHAR, code INTEGER, p50 DOUBLE, p95 DOUBLE, p99 DOUBLE);
@@ -81,19 +85,25 @@ SELECT file, kind, any_value(said) AS names, count(*) AS n FROM rows
 WHERE t >= $since AND t < $until GROUP BY file, kind;
 
 -- :kinds
+-- A copy is a mirrored request that the canary is measured by, unless it is a probe or the like:
+-- then a filter of another column leaves it out.
 CREATE TABLE kinds AS
 SELECT kind, names[1] AS route, names[2] AS tenant, names[3] AS variant, names[4] AS release,
     (SELECT min(i) FROM filters
      WHERE CASE col WHEN 'route' THEN names[1] WHEN 'tenant' THEN names[2] ELSE names[3] END
-           GLOB pattern) AS filtered
+           GLOB pattern) AS filtered,
+    $shadow AND names[3] IN ('shadow', 'mirror') AND NOT EXISTS (
+        SELECT 1 FROM filters
+        WHERE CASE col WHEN 'route' THEN names[1] WHEN 'tenant' THEN names[2] END GLOB pattern
+    ) AS copy
 FROM (
     SELECT c.kind, any_value(coalesce(k.names, c.names)) AS names
     FROM counts c LEFT JOIN known k USING (kind) GROUP BY c.kind
 );
 
 -- :variants
-SELECT variant, release, file, CAST(sum(n) AS BIGINT) FROM counts JOIN kinds USING (kind)
-WHERE filtered IS NULL GROUP BY ALL ORDER BY ALL;
+SELECT copy, variant, release, file, CAST(sum(n) AS BIGINT) FROM counts JOIN kinds USING (kind)
+WHERE filtered IS NULL OR copy GROUP BY ALL ORDER BY ALL;
 
 -- :filtered
 SELECT file, filtered, CAST(sum(n) AS BIGINT) FROM counts JOIN kinds USING (kind)
@@ -128,11 +138,20 @@ CREATE TABLE kept AS
 SELECT t, latency, error, unavailable, signature, codes.r, codes.x, codes.v
 FROM rows JOIN codes USING (kind) WHERE t >= $since AND t < $until;
 
+-- :copies
+INSERT INTO copies
+SELECT t, latency, error, unavailable, signature, 0, 0, 2
+FROM rows JOIN kinds USING (kind) WHERE copy AND t >= $since AND t < $until;
+
+-- :compared
+-- What control and canary are told apart in: all that counts, and the copies.
+CREATE VIEW compared AS SELECT * FROM kept UNION ALL SELECT * FROM copies;
+
 -- :drop
 DROP TABLE rows;
 
 -- :span
-SELECT count(*), min(t), max(t), min(t) FILTER (v = 2) FROM kept;
+SELECT count(*), min(t), max(t), (SELECT min(t) FROM compared WHERE v = 2) FROM kept;
 
 -- :all
 SELECT 0, count(*), count(*) FILTER (error), count(*) FILTER (unavailable),
@@ -150,23 +169,23 @@ WHERE x > 0 GROUP BY x;
 
 -- :by_side
 SELECT v, count(*), count(*) FILTER (error), count(*) FILTER (unavailable),
-    count(*) FILTER (signature), quantile_cont(latency, [0.5, 0.95, 0.99]) FROM kept
+    count(*) FILTER (signature), quantile_cont(latency, [0.5, 0.95, 0.99]) FROM compared
 WHERE v > 0 AND t >= $warm GROUP BY v;
 
 -- :by_window
 SELECT v, t // $window AS w, count(*), count(*) FILTER (error),
-    quantile_cont(latency, [0.95, 0.99]) FROM kept
+    quantile_cont(latency, [0.95, 0.99]) FROM compared
 WHERE t >= $first AND t < $last GROUP BY v, w ORDER BY w, v;
 
 -- :buckets
-SELECT v, t // $bucket AS b, count(*), count(*) FILTER (error) FROM kept
+SELECT v, t // $bucket AS b, count(*), count(*) FILTER (error) FROM compared
 WHERE t >= $first AND t < $last GROUP BY v, b ORDER BY v, b;
 
 -- :slow
-SELECT s.v, s.w, kept.v, t // $bucket AS b, count(*)
-FROM kept JOIN slow_above s ON kept.v = s.ref_v AND t // $window = s.ref_w
+SELECT s.v, s.w, compared.v, t // $bucket AS b, count(*)
+FROM compared JOIN slow_above s ON compared.v = s.ref_v AND t // $window = s.ref_w
 WHERE latency > $lowest AND t >= $first AND t < $last AND latency > s.bound
-GROUP BY s.v, s.w, kept.v, b;
+GROUP BY s.v, s.w, compared.v, b;
 
 -- :spread
 -- Events in 30 equal sub-buckets of the span, for the dispersion D: errors, and latencies above
@@ -190,7 +209,7 @@ SELECT v, (t - $warm) * 30 // $length AS b, count(*), count(*) FILTER (error),
     count(*) FILTER (unavailable), count(*) FILTER (signature),
     count(*) FILTER (latency > c.p50), count(*) FILTER (latency > c.p95),
     count(*) FILTER (latency > c.p99)
-FROM kept JOIN (SELECT * FROM cuts WHERE dim = 'side') c ON kept.v = c.code
+FROM compared JOIN (SELECT * FROM cuts WHERE dim = 'side') c ON compared.v = c.code
 WHERE t >= $warm GROUP BY v, b;
 
 -- :order_all
@@ -203,4 +222,4 @@ SELECT quantile_disc(latency, $ranks) FROM kept WHERE r = $code;
 SELECT quantile_disc(latency, $ranks) FROM kept WHERE x = $code;
 
 -- :order_side
-SELECT quantile_disc(latency, $ranks) FROM kept WHERE v = $code AND t >= $warm;
+SELECT quantile_disc(latency, $ranks) FROM compared WHERE v = $code AND t >= $warm;

@@ -10,6 +10,7 @@ from pytest_decisionos.harvest.blocks import Harvest, combine, harvest
 from pytest_decisionos.harvest.load import Given
 from pytest_decisionos.harvest.options import MAX_TIME, Options
 from pytest_decisionos.harvest.times import to_ms
+from pytest_decisionos.harvest.windows import CANARY
 from pytest_decisionos.model.evidence import parse_time
 
 if TYPE_CHECKING:
@@ -89,11 +90,17 @@ def recompute(
 
     requests, judges = made("reqlog") or made("peer"), made("judgelog")
     blocks = combine(requests, judges, limits=limits)
+    if options.shadow and "reqlog" not in by_role and requests and not _has_canary(requests):
+        blocks.pop("canary", None)  # a load balancer does not see what the service mirrors
     if "judgelog" not in by_role:
         _leave_out_signatures(blocks)
     if _part(evidence, "anomaly", "source") != "log":
         blocks.pop("anomaly", None)  # it was given from elsewhere: the logs do not speak of it
     return Recomputed(blocks, [s for log in (requests, judges) if log for s in log.sources])
+
+
+def _has_canary(log: Harvest) -> bool:
+    return log.sides is not None and log.sides[CANARY].count > 0
 
 
 def _leave_out_signatures(blocks: dict[str, Any]) -> None:

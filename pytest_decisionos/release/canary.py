@@ -198,6 +198,10 @@ class _Case:
             for name in ("burst_threshold", "ewma_tolerance")
             if getattr(options, name) > getattr(self._policy, name)
         ]
+        if options.shadow and self._stage.pct:
+            why = f"mirrored requests count as the canary's, at {self._stage.pct:g} %: build it with --no-shadow"
+            self._say("harvest", (Status.ERROR, "not_allowed"), why)
+            return None
         why = "bursts were looked for as the policy says"
         if lax:
             why = f"bursts were looked for with {' and '.join(lax)}: build it with the policy"

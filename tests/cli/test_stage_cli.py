@@ -351,3 +351,37 @@ def test_evidence_is_built_for_the_step_that_the_stage_says(here):
     assert built("--step-start", other.isoformat()) == other
     here.change(stage="abort")
     assert built() == first
+
+
+def test_mirrored_requests_are_the_canary_while_the_stage_is_in_shadow(here):
+    now = datetime.now(UTC).replace(microsecond=0)
+    rows = [
+        {
+            "ts": (now - timedelta(seconds=1900 - i)).isoformat(),
+            "status": 200,
+            "latency_ms": 100 + i % 40,
+        }
+        for i in range(1800)
+    ]
+    log = here.root / "log/reqlog.jsonl"  # what the nginx adapter writes
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sides = [{"variant": "control", "release": "1.4.1"}, {"variant": "shadow", "release": RELEASE}]
+    log.write_text("".join(f"{json.dumps(row | side)}\n" for row in rows for side in sides))
+    here.keys(KEY, {**KEY, "key_id": "e1", "use": ["evidence"]})
+
+    def built(*args):
+        assert run(cli, ["evidence", "build", "--guardband", "0", *args]) == 0
+        found = json.loads((here.root / "evidence/latest.json").read_text())
+        assert found["perf"]["count"] == 1800
+        return found["witness"]["harvest"]["shadow"], found["canary"]["canary_perf"]["count"]
+
+    assert here.dosctl("init", "--release", "1.4.1")[0] == 0
+    assert built() == (False, 0)
+    assert built("--shadow") == (True, 1800)
+    here.change(stage="canary", release=RELEASE, since=now - timedelta(seconds=1000))
+    shadow, count = built()
+    assert shadow
+    assert 800 <= count <= 900
+    assert built("--no-shadow") == (False, 0)
+    here.change(pct=5, since=now - timedelta(seconds=900))
+    assert built() == (False, 0)

@@ -65,6 +65,7 @@ def test_a_healthy_canary_takes_the_next_step(pct, action, to):
 def test_shadow_needs_copies_and_no_share():
     blocks = evidence(at={minute: {"count": 400} for minute in MINUTES})
     assert judge(blocks, pct=0.0).to_pct == 5
+    assert judge(changed(blocks, "witness/harvest/shadow", True), pct=0.0).to_pct == 5
     verdict = judge(evidence(at=DEAD), pct=0.0)
     assert verdict.action == "abort"
     assert "canary.share:under" in codes(verdict)
@@ -183,6 +184,7 @@ CASES = {
     "laxer bursts against before": (changed(evidence(), "witness/harvest/ewma_tolerance", 0.36), {}, "wait", {"canary.harvest:over"}),
     "stricter bursts": (changed(evidence(), "witness/harvest", {"burst_threshold": 0.1, "ewma_tolerance": 0}), {}, "step", set()),
     "bursts as of old": (changed(evidence(), "witness/harvest", {}), {}, "wait", {"canary.harvest:over"}),
+    "copies for users": (changed(evidence(), "witness/harvest/shadow", True), {}, "wait", {"canary.harvest:not_allowed"}),
     "harvested nobody knows how": (changed(evidence(), "witness/harvest", None), {}, "wait", {"canary.harvest:missing"}),
     "harvested strangely": (changed(evidence(), "witness/harvest", {"threads": 1}), {}, "wait", {"canary.harvest:wrong_type"}),
     "harvested with 10**400": (changed(evidence(), "witness/harvest/burst_threshold", 10**400), {}, "wait", {"canary.harvest:wrong_type"}),
