@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from pytest_decisionos.errors import shown
-from pytest_decisionos.evidence.digest import digest_fault
 from pytest_decisionos.harvest.options import DEFAULT_FILTERS
 from pytest_decisionos.judge.evaluate import evaluate
 from pytest_decisionos.judge.view import View
@@ -38,15 +37,16 @@ IDS = (
 )
 
 
-def integrity_fault(blocks: Mapping[str, Any], source: str, seal: Seal) -> tuple[str, str] | None:
+def integrity_fault(
+    fault: tuple[str, str] | None, source: str, seal: Seal
+) -> tuple[str, str] | None:
     """Cause and message of what is wrong with the evidence's digest or seal; None if nothing is.
 
     Args:
-        blocks: the evidence.
+        fault: what ``digest_fault`` says of the evidence.
         source: its file.
         seal: what those who have the keys found of its MAC.
     """
-    fault = digest_fault(blocks)
     if fault is None and seal.state == "refused":
         fault = seal.cause, seal.message
     return None if fault is None else (fault[0], f"{source}: {fault[1]}")

@@ -14,7 +14,7 @@ from pydantic import Field
 
 import pytest_decisionos
 from pytest_decisionos.evidence.digest import digest
-from pytest_decisionos.judge.admission import admission, integrity_fault
+from pytest_decisionos.judge.admission import admission
 from pytest_decisionos.judge.gate import HarvestLimits, LabelFile
 from pytest_decisionos.judge.quorum import must_abort, tally, vote_of
 from pytest_decisionos.judge.reasons import is_tampering, reasons
@@ -140,7 +140,10 @@ def decide(inputs: GateInputs) -> Decision:
     """
     if not inputs.slos:
         raise ValueError("nothing to judge: no SLO")
-    fault = integrity_fault(inputs.blocks, inputs.evidence.file, inputs.seal)
+    jury = Jury(
+        inputs.blocks, inputs.evidence.file, inputs.judges, seal=inputs.seal, now=inputs.now
+    )
+    fault = jury.sealed.integrity
     conditions = admission(
         inputs.blocks,
         source=inputs.evidence.file,
@@ -151,9 +154,6 @@ def decide(inputs: GateInputs) -> Decision:
         require_blocks=inputs.require_blocks,
         harvest=inputs.harvest,
         now=inputs.now,
-    )
-    jury = Jury(
-        inputs.blocks, inputs.evidence.file, inputs.judges, seal=inputs.seal, now=inputs.now
     )
     judged = tuple(_judge_slo(gated, jury, inputs) for gated in inputs.slos)
     meta = inputs.blocks.get("meta")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.errors import shown
+from pytest_decisionos.evidence.digest import digest_fault
 from pytest_decisionos.judge.admission import integrity_fault, proof_of
 from pytest_decisionos.judge.evaluate import evaluate
 from pytest_decisionos.judge.view import View
@@ -74,9 +75,8 @@ class Jury:
     ) -> None:
         judges = list(judges)
         self._seals = {judge.id: judge.seal or seal for judge in judges}
-        faults = {
-            one: integrity_fault(blocks, source, one) for one in {seal, *self._seals.values()}
-        }
+        bare = digest_fault(blocks)
+        faults = {one: integrity_fault(bare, source, one) for one in {seal, *self._seals.values()}}
 
         def view(document: Mapping[str, Any], origin: str, by: Seal) -> View:
             return View(document, source=origin, integrity=faults[by], proof=proof_of(by), now=now)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_decisionos.errors import DecisionOSError, shown
 from pytest_decisionos.evidence import bundle
-from pytest_decisionos.judge.admission import integrity_fault
+from pytest_decisionos.evidence.digest import digest_fault
 from pytest_decisionos.judge.again import claims_faults, quorum_fault, rejudged_faults
 from pytest_decisionos.judge.bundled import (
     judge_again,
@@ -28,7 +28,6 @@ from pytest_decisionos.judge.signed_votes import (
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.model.outcome import Outcome, Status
-from pytest_decisionos.model.seal import Seal
 from pytest_decisionos.model.statement import parse_decision
 from pytest_decisionos.trust import dsse
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pytest_decisionos.judge.bundled import Again, BundledInputs
+    from pytest_decisionos.model.decision import Decision
     from pytest_decisionos.model.statement import (
         DecisionClaims,
         ParsedDecision,
@@ -54,10 +54,13 @@ class Report(NamedTuple):
     Attributes:
         findings: one outcome for each condition, in the order of checking.
         claims: what the decision says; None if it cannot be read.
+        again: what its inputs give when they are judged again; None if nobody did, because of what
+            was found before.
     """
 
     findings: list[Outcome]
     claims: DecisionClaims | None
+    again: Decision | None = None
 
     @property
     def ok(self) -> bool:
@@ -145,7 +148,7 @@ def verify_bundle(
         counted = quorum_fault(again, claims, votes.good, trust, remote=there.remote)
         if found.say("quorum", counted, _quorum_words(claims)):
             _compare(found, again, claims, votes.good)
-    return Report(found.made, claims)
+    return Report(found.made, claims, None if again is None else again.decision)
 
 
 def _judge_again(found: _Findings, files: Mapping[str, bytes]) -> Again | None:
@@ -239,7 +242,7 @@ def _evidence_fault(files: Mapping[str, bytes], parsed: ParsedDecision) -> tuple
         blocks = strict_json.loads(data, file=bundle.EVIDENCE)
     except DecisionOSError as fault:
         return "tampered", str(fault)
-    if isinstance(blocks, dict) and integrity_fault(blocks, bundle.EVIDENCE, Seal()) is None:
+    if isinstance(blocks, dict) and digest_fault(blocks) is None:
         return "other_evidence", "evidence.json is whole, and not the one that was decided on"
     return "tampered", "evidence.json was changed since it was decided on"
 

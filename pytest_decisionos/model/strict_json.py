@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Never
 
 from pytest_decisionos.errors import UnusableInputError, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 MAX_BYTES: Final = 8 * 1024 * 1024
@@ -57,22 +59,28 @@ def _finite(text: str) -> float:
     return value
 
 
-def _check(document: object) -> None:
+_SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+"""The only spelling of one in a text that was UTF-8."""
+
+
+def _check(document: object, text: str) -> None:
     """Refuse nesting beyond ``MAX_DEPTH`` and strings that are not Unicode text."""
-    stack: list[tuple[object, int]] = [(document, 1)]
-    while stack:
-        value, depth = stack.pop()
-        if isinstance(value, str):
-            if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-                raise _FaultError("a string holds half of a surrogate pair")
-        elif isinstance(value, dict | list):
-            if depth > MAX_DEPTH:
-                raise _FaultError(f"nested deeper than {MAX_DEPTH}")
-            if isinstance(value, dict):
-                stack.extend((key, depth + 1) for key in value)
-                stack.extend((item, depth + 1) for item in value.values())
-            else:
-                stack.extend((item, depth + 1) for item in value)
+    level = [document] if isinstance(document, dict | list) else []
+    depth = 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise _FaultError(f"nested deeper than {MAX_DEPTH}")
+        level = [item for value in level for item in _items(value) if type(item) in {dict, list}]
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(document, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise _FaultError("a string holds half of a surrogate pair") from None
+
+
+def _items(container: Any) -> Iterable[Any]:
+    return container.values() if type(container) is dict else container
 
 
 def loads(
@@ -101,13 +109,14 @@ def loads(
     if not data.strip():
         raise error("empty file", file=file, expected="a JSON document")
     try:
+        text = data.decode("utf-8-sig")
         document = json.loads(
-            data.decode("utf-8-sig"),
+            text,
             object_pairs_hook=_no_duplicates,
             parse_constant=_no_constant,
             parse_float=_finite,
         )
-        _check(document)
+        _check(document, text)
     except UnicodeDecodeError as fault:
         raise error(
             "not UTF-8", file=file, found=f"byte 0x{data[fault.start]:02x} at {fault.start}"

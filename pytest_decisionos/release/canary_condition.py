@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from pytest_decisionos.errors import DecisionOSError
+from pytest_decisionos.errors import DecisionOSError, EvidenceError
+from pytest_decisionos.evidence.digest import digest_fault
 from pytest_decisionos.evidence.seal import check
 from pytest_decisionos.judge.admission import integrity_fault
 from pytest_decisionos.judge.gate import load_gate
-from pytest_decisionos.model.evidence import read_evidence
+from pytest_decisionos.model import strict_json
+from pytest_decisionos.model.evidence import Evidence, parse_evidence
 from pytest_decisionos.model.outcome import Status
 from pytest_decisionos.release.canary import canary_rules, judge_canary
 from pytest_decisionos.release.decisions import CUTOVER, slos_of
 from pytest_decisionos.release.looks import seen_until
 
 if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
     from pytest_decisionos.release.canary import CanaryPolicy, CanaryVerdict
     from pytest_decisionos.release.decisions import Findings
     from pytest_decisionos.release.here import Here
@@ -63,10 +69,15 @@ def canary_verdict(here: Here, stage: Stage, ring: KeyRing, policy: CanaryPolicy
     Raises:
         DecisionOSError: the evidence, gate.yaml or an SLO cannot be used.
     """
-    evidence = read_evidence(here.evidence)
+    evidence, integrity = _sealed(
+        strict_json.read_bytes(
+            here.evidence, error=EvidenceError, next_step="build it with `dosctl evidence build`"
+        ),
+        here.evidence,
+        ring,
+        here.asked.now,
+    )
     rules = canary_rules(slos_of(load_gate(here.gate), CUTOVER), here.asked.now)
-    seal = check(evidence.blocks, ring, now=here.asked.now)
-    integrity = integrity_fault(evidence.blocks, evidence.file, seal)
     return judge_canary(
         policy,
         stage,
@@ -77,3 +88,15 @@ def canary_verdict(here: Here, stage: Stage, ring: KeyRing, policy: CanaryPolicy
         looked_until=seen_until(here.asked.root, stage, ring, here.asked.now),
         source=evidence.file,
     )
+
+
+@lru_cache(
+    maxsize=1
+)  # who asks, and asks again once he holds the lock, mostly finds the same bytes
+def _sealed(
+    data: bytes, file: Path, ring: KeyRing, now: datetime
+) -> tuple[Evidence, tuple[str, str] | None]:
+    """The evidence in ``data``, and what is wrong with its digest or its seal."""
+    evidence = parse_evidence(data, file)
+    seal = check(evidence.blocks, ring, now=now)
+    return evidence, integrity_fault(digest_fault(evidence.blocks), evidence.file, seal)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_decisionos.errors import DecisionOSError, EvidenceError, UsageError, shown
 from pytest_decisionos.evidence import bundle
-from pytest_decisionos.judge.bundled import judge_again, policy_digest
+from pytest_decisionos.judge.bundled import policy_digest
 from pytest_decisionos.judge.sign import first_fault, veto_of
 from pytest_decisionos.judge.verify import verify_bundle
 from pytest_decisionos.model import strict_json
@@ -185,20 +185,20 @@ def ask_decision(
     except DecisionOSError as fault:
         found.cannot("decision", fault)
         return None
-    verified = _verified(found, here, made, trust)
+    again = _verified(found, here, made, trust)
     _bound(found, here, reading, made, wanted)
     _unused(found, here, reading, made)
     _policy(found, gate, made.claims, wanted.phase)
-    if verified:
-        _veto(found, here.asked.root, made)
+    if again is not None:
+        _veto(found, here.asked.root, made.claims, again)
     wants = gate.phase(wanted.phase).approval
     root, now = here.asked.root, here.asked.now
     found.outcomes.append(approval(root, wants, made.claims, made.sha256, trust, now=now))
     return made
 
 
-def _verified(found: Findings, here: Here, made: Found, trust: TrustFile) -> bool:
-    """Whether what the bundle holds is what was decided, so that it can be judged again."""
+def _verified(found: Findings, here: Here, made: Found, trust: TrustFile) -> Decision | None:
+    """The decision as its bundle gives it again, if what the bundle holds is what was decided."""
     claims, now = made.claims, here.asked.now
     report = verify_bundle(made.files, trust, now=now, fresh=True)
     own = {one.id: one for one in report.findings if one.id in _OWN}
@@ -218,7 +218,7 @@ def _verified(found: Findings, here: Here, made: Found, trust: TrustFile) -> boo
     word = claims.verdict.lower().replace("-", "_")
     found.say("verdict", None if go else (word, f"the decision is {claims.verdict}"), "GO")
     _age(found, here, claims, own.get("bundle.expiry"))
-    return signed and rest is None
+    return report.again if signed and rest is None else None
 
 
 def _age(found: Findings, here: Here, claims: DecisionClaims, expiry: Outcome | None) -> None:
@@ -292,15 +292,15 @@ def _policy(found: Findings, gate: Gate, claims: DecisionClaims, phase: str) -> 
     found.say("policy", None if same else ("changed", changed), "the policy on disk")
 
 
-def _veto(found: Findings, root: Path, made: Found) -> None:
+def _veto(found: Findings, root: Path, claims: DecisionClaims, again: Decision) -> None:
     """A pytest run that says no: on this window, or on a later one of this release."""
     path = root / "gate/decision.json"
     try:
-        digest, why = veto_of(path, judge_again(made.files).decision)
-    except (DecisionOSError, ValueError, ArithmeticError) as fault:
+        digest, why = veto_of(path, again)
+    except DecisionOSError as fault:
         found.say("veto", ("unreadable", shown(str(fault), 300)), "", unread=True)
         return
-    if not (digest is not None and why) and (later := _later_no(path, made.claims)):
+    if not (digest is not None and why) and (later := _later_no(path, claims)):
         digest, why = "", later
     vetoed = digest is not None and why
     found.say("veto", ("vetoed", why) if vetoed else None, "no pytest run says no")

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import json
 from base64 import b64decode
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import rfc8785
@@ -295,14 +296,10 @@ def _spell(value: Any, say: Callable[[str], None]) -> None:
     ):
         say(repr(value))
     elif kind is dict:
-        # By UTF-16 units (§3.2.3), which is Python's order too unless a sign is beyond U+D7FF.
-        plain = all(type(key) is str and (key.isascii() or max(key) < "\ud800") for key in value)
-        mark = "{"
-        for key in sorted(value) if plain else sorted(value, key=_utf16):
-            say(mark + _quoted(key) + ":")
+        for key, spelled in _names(tuple(value)):
+            say(spelled)
             _spell(value[key], say)
-            mark = ","
-        say("}" if mark == "," else "{}")
+        say("}" if value else "{}")
     elif kind is list:
         mark = "["
         for item in value:
@@ -312,6 +309,13 @@ def _spell(value: Any, say: Callable[[str], None]) -> None:
         say("]" if mark == "," else "[]")
     else:
         say(rfc8785.dumps(value).decode())
+
+
+@lru_cache(maxsize=1024)  # a document has thousands of objects of a few shapes
+def _names(keys: tuple[Any, ...]) -> list[tuple[str, str]]:
+    """Each key with how it is spelled with the signs around it; by UTF-16 units (§3.2.3)."""
+    ordered = sorted(keys, key=_utf16)
+    return [(key, f"{',' if i else '{'}{_quoted(key)}:") for i, key in enumerate(ordered)]
 
 
 def _utf16(key: object) -> bytes:
