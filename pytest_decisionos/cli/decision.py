@@ -23,7 +23,7 @@ from pytest_decisionos.trust import rbac
 from pytest_decisionos.trust.sources import ring_of
 
 if TYPE_CHECKING:
-    from pytest_decisionos.judge.sign import Signed
+    from pytest_decisionos.judge.sign import Signed, Step
     from pytest_decisionos.model.decision import Decision
 
 _SIGN = """\b
@@ -86,7 +86,7 @@ def sign(  # noqa: PLR0917 - click passes each option by name
     Needs the scope judge:run. Exit status: 0 signed, 2 NO-GO or refused, 3 denied, 4 unusable
     input, 10 HOLD.
     """
-    from pytest_decisionos.judge.sign import Step, load_keys, veto_of  # noqa: PLC0415 - loads keys
+    from pytest_decisionos.judge.sign import load_keys, veto_of  # noqa: PLC0415 - loads keys
     from pytest_decisionos.judge.sign import sign as make  # noqa: PLC0415 - the same
 
     settings = from_environment()
@@ -127,7 +127,7 @@ def sign(  # noqa: PLR0917 - click passes each option by name
         request.gate.parent,
         load_keys(folder, [one.id for one in inputs.judges if one.source != "remote"]),
         trusted,
-        step=Step(*_bound(request, from_pct, to_pct), tests or None),
+        step=_bound(request, from_pct, to_pct)._replace(tests_sha256=tests or None),
         max_age_sec=settings.decision_max_age,
         bundles=request.root / "gate" / "bundle",
     )
@@ -156,10 +156,8 @@ def policy(gate: Path | None, phase: str | None) -> None:
     click.echo(policy_digest(loaded.sha256, slos))
 
 
-def _bound(
-    request: Request, from_pct: float | None, to_pct: float | None
-) -> tuple[float | None, float | None, str | None]:
-    """The step that a GO is for, by the stage that is there, and the digest of that stage."""
+def _bound(request: Request, from_pct: float | None, to_pct: float | None) -> Step:
+    """The step that a GO is for, by the stage that is there."""
     from pytest_decisionos.cli.releasing import here_of  # noqa: PLC0415 - only signing needs it
     from pytest_decisionos.release.outlook import bound_to  # noqa: PLC0415 - the same
 

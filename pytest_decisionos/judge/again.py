@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Verdicts = Mapping[tuple[str, str], VerdictClaims]
 
-STEP = ("from_pct", "to_pct", "stage_sha256", "tests_sha256")
+STEP = ("from_pct", "to_pct", "stage_sha256", "canary_policy_sha256", "tests_sha256")
 """Fields of a decision that no judging gives: they are bound by the signature alone."""
 
 

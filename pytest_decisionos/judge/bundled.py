@@ -202,7 +202,7 @@ def claims_of(
         again: the decision, and what it was made from.
         inputs_sha256: of inputs.json.
         keyids: the key of each judge; None of a remote one that gave no verdict.
-        step: ``from_pct``, ``to_pct``, ``stage_sha256`` and ``tests_sha256``, which no judge sees.
+        step: the fields of ``sign.Step``, which no judge sees.
         expires_at: after this nobody may act on it.
     """
     inputs, decision = again

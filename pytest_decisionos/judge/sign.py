@@ -46,12 +46,14 @@ class Step(NamedTuple):
         from_pct: share of traffic that the release has, in percent.
         to_pct: share that it may have next, in percent.
         stage_sha256: of the stage file that is there; None if there is none.
+        canary_policy_sha256: of the canary policy that a step goes by; None if there is no canary.
         tests_sha256: of the decision.json of the pytest run on this evidence; None if none ran.
     """
 
     from_pct: float | None = None
     to_pct: float | None = None
     stage_sha256: str | None = None
+    canary_policy_sha256: str | None = None
     tests_sha256: str | None = None
 
 

@@ -93,6 +93,7 @@ class DecisionClaims(Frozen):
         from_pct: share of traffic that the release has, in percent.
         to_pct: share that it may have next.
         stage_sha256: of the stage file that was there; None if there was none.
+        canary_policy_sha256: of the canary policy's bytes; None if there was no canary.
         evidence_sha256: of the evidence file's bytes.
         evidence_window: start and end of the measured time; None (never GO) if it does not say.
         policy_sha256: of gate.yaml and the SLO files together.
@@ -117,6 +118,7 @@ class DecisionClaims(Frozen):
     from_pct: Percent | None = None
     to_pct: Percent | None = None
     stage_sha256: Hex | None = None
+    canary_policy_sha256: Hex | None = None
     evidence_sha256: Hex
     evidence_window: tuple[str, str] | None
     policy_sha256: Hex

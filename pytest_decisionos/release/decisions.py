@@ -18,6 +18,7 @@ from pytest_decisionos.model.outcome import Outcome, Status, quantity
 from pytest_decisionos.model.statement import parse_decision
 from pytest_decisionos.release import audit
 from pytest_decisionos.release.approval import approval
+from pytest_decisionos.release.canary_policy import load_policy
 from pytest_decisionos.release.here import LATEST
 from pytest_decisionos.slo.compile import load_slo
 from pytest_decisionos.trust import dsse
@@ -188,7 +189,7 @@ def ask_decision(
     again = _verified(found, here, made, trust)
     _bound(found, here, reading, made, wanted)
     _unused(found, here, reading, made)
-    _policy(found, gate, made.claims, wanted.phase)
+    _policy(found, here, gate, made.claims, wanted.phase)
     if again is not None:
         _veto(found, here.asked.root, made.claims, again)
     wants = gate.phase(wanted.phase).approval
@@ -280,16 +281,20 @@ def _unused(found: Findings, here: Here, reading: Reading, made: Found) -> None:
     found.say("used", fault, "for the stage as it is, and not used yet")
 
 
-def _policy(found: Findings, gate: Gate, claims: DecisionClaims, phase: str) -> None:
+def _policy(found: Findings, here: Here, gate: Gate, claims: DecisionClaims, phase: str) -> None:
     try:
         slos = {slo.stem: slo.sha256 for slo in slos_of(gate, phase)}
+        canary = load_policy(here.policy_file) if phase == CUTOVER else None
     except DecisionOSError as fault:
         found.cannot("policy", fault)
         return
     now = policy_digest(gate.sha256, slos)
-    same = now == claims.policy_sha256
-    changed = f"gate.yaml or an SLO of {phase} has changed since: it is {now[:16]}… now"
-    found.say("policy", None if same else ("changed", changed), "the policy on disk")
+    changed = ""
+    if now != claims.policy_sha256:
+        changed = f"gate.yaml or an SLO of {phase} has changed since: it is {now[:16]}… now"
+    elif canary is not None and canary.sha256 != claims.canary_policy_sha256:
+        changed = f"{canary.file} has changed since: it is {canary.sha256[:16]}… now"
+    found.say("policy", ("changed", changed) if changed else None, "the policy on disk")
 
 
 def _veto(found: Findings, root: Path, claims: DecisionClaims, again: Decision) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_decisionos.errors import DecisionOSError, UsageError
+from pytest_decisionos.judge.sign import Step
 from pytest_decisionos.release.canary import load_policy
 from pytest_decisionos.release.conditions import finishing, increase, next_pct
 from pytest_decisionos.release.first_step import first_step
@@ -37,12 +38,12 @@ def next_step(here: Here, reading: Reading) -> tuple[float, float] | None:
 
 def bound_to(
     here: Here, ring: KeyRing | None, from_pct: float | None, to_pct: float | None
-) -> tuple[float | None, float | None, str | None]:
-    """What a decision that is signed now is bound to: from, to, and the digest of the stage.
+) -> Step:
+    """The step that a decision is bound to that is signed now.
 
     Args:
         here: who signs, and where everything lies.
-        ring: the keys; without them no stage can be believed, and the digest is None.
+        ring: the keys; without them no stage can be believed, and no digest of it is given.
         from_pct: as somebody says; None is the stage's.
         to_pct: as somebody says; None is the next of the policy.
 
@@ -52,7 +53,7 @@ def bound_to(
     """
     reading = here.look(ring)
     if reading.stage is None:
-        return from_pct, to_pct, None
+        return Step(from_pct, to_pct)
     pct = reading.pct
     if from_pct is not None and from_pct != pct:
         raise UsageError(
@@ -66,7 +67,9 @@ def bound_to(
             "less than it has", field="--to-pct", found=f"{to_pct:g}", expected=f"{pct:g} or more"
         )
     step = next_step(here, reading) if to_pct is None else (pct, to_pct)
-    return (*(step or (None, None)), reading.sha256)
+    policy = load_policy(here.policy_file).sha256 if reading.name == "canary" else None
+    low, high = step or (None, None)
+    return Step(low, high, reading.sha256, policy)
 
 
 def outlook(

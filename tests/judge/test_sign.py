@@ -38,7 +38,7 @@ def here(tmp_path):
 
 
 def test_a_go_is_signed_and_bound(here):
-    signed = sign(judged(), step=signing.Step(5, 25, "3" * 64, "4" * 64))
+    signed = sign(judged(), step=signing.Step(5, 25, "3" * 64, "5" * 64, "4" * 64))
     assert signed.signed
     assert signed.folder == Path("var/gate/bundle") / signed.claims.decision_id
     envelope = dsse.parse((signed.folder / "decision.json").read_bytes())

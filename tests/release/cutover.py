@@ -204,6 +204,8 @@ class Desk:
         decision = decide(inputs)
         reading = self.reading
         bound = {"from_pct": reading.pct, "to_pct": to_pct, "stage_sha256": reading.sha256}
+        policy = self.configs / "canary/policy.json"
+        bound["canary_policy_sha256"] = hashlib.sha256(policy.read_bytes()).hexdigest()
         keys = signing.SigningKeys(key(by), {"evidence": key("evidence")})
         return signing.sign(
             inputs,

@@ -112,6 +112,16 @@ def policy_changed(desk, folder):
     )
 
 
+def canary_policy_changed(desk, folder):
+    """By a blank: nobody asks whether that makes it laxer."""
+    path = desk.configs / "canary/policy.json"
+    path.write_text(path.read_text() + " ")
+
+
+def canary_policy_unbound(desk, folder):
+    desk.sign(desk.to_pct, canary_policy_sha256=None, now=NOW)
+
+
 def gate_changed(desk, folder):
     desk.write("gate.yaml", (desk.configs / "gate.yaml").read_text() + "\n")
 
@@ -295,6 +305,9 @@ CASES = [
     (UP, freeze_broken, "release.freeze:unreadable"),
     (UP, freeze_gone, "release.freeze:unreadable"),
     (UP, policy_gone, "release.step:unreadable"),
+    (UP, policy_gone, "release.policy:unreadable"),
+    (UP, canary_policy_changed, "release.policy:changed"),
+    (UP, canary_policy_unbound, "release.policy:changed"),
     (ANY, rollout_gone, "release.rollout:unreadable"),
     (ANY, no_decision, "release.decision:missing"),
     (ANY, half_a_bundle, "release.decision:unreadable"),
