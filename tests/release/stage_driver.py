@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -28,6 +27,7 @@ TARGET = Target(service="checkout", environment="production")
 KEY = {"key_id": "k1", "secret": "made-up for tests, of 32 bytes or more", "state": "active"}
 RING = make_ring([KEY | {"use": ["stage"]}], "test ring")
 CALLS = ("open", "mkdir", "fchmod", "fsync", "replace", "rename", "unlink", "close")
+WRITES = ("mkdir", "fchmod", "replace", "rename", "unlink")
 DONE, TOLD = 0, 3
 
 ROOT, STATE, READER, COPY = (
@@ -65,8 +65,12 @@ def without_disk():
     os.fsync = lambda _descriptor: None
 
 
-def killed_at(number):
-    """Die at the call of this number, or after it: SIGKILL, so nothing is tidied up."""
+def killed_at(number, *, writes=False):
+    """Die at the point of this number: SIGKILL, so nothing is tidied up.
+
+    Points are before and after each call; of ``writes`` only those that leave other files behind:
+    a file that is made, half written, written, moved or removed.
+    """
     left = [number]
 
     def tick(torn=None):
@@ -78,11 +82,13 @@ def killed_at(number):
 
     def wrapped(real, name):
         def call(*args, **more):
-            tick()
+            if not writes:
+                tick()
             if name == "fchmod":  # the data are written, and on no disk yet
                 tick(torn=args[0])
             made = real(*args, **more)
-            tick()
+            if not writes or name in WRITES or (name == "open" and args[1] & os.O_EXCL):
+                tick()
             return made
 
         return call
@@ -162,45 +168,46 @@ def changes_of(count):
                 old = (ROOT / FILE).read_bytes()
 
 
-def kill():
-    """Each kind of change, killed at each of its points, every time from the same beginning."""
+def kept():
+    """All that lies in the folders of the writers and of the reader: path → bytes, of a folder None."""
+    paths = (path for folder in (ROOT, STATE, READER) for path in folder.rglob("*"))
+    return {path: None if path.is_dir() else path.read_bytes() for path in paths}
+
+
+def put_back(files):
+    now = kept()
+    for path, data in sorted(now.items(), reverse=True):
+        if path not in files or (data is None) != (files[path] is None):
+            path.rmdir() if data is None else path.unlink()
+    for path, data in sorted(files.items()):
+        if data is None:
+            path.mkdir(exist_ok=True)
+        elif now.get(path) != data:
+            path.write_bytes(data)
+
+
+def kill(count=len(ROUND), *, writes=False):
+    """So many changes, each killed at each of its points, every time from the same beginning."""
     without_disk()
-    points, kills = {}, 0
-    whole = Path(sys.argv[1]) / "whole"
+    points, kills, through = {}, 0, 0
     READER.mkdir()
-    for kind, changes, before in changes_of(len(ROUND)):
-        shutil.rmtree(whole, ignore_errors=True)
-        for folder in (ROOT, STATE, READER):
-            shutil.copytree(folder, whole / folder.name)
+    for kind, changes, before in changes_of(count):
+        files = kept()
         number = 1
-        while (status := forked(lambda: killed_at(number), changes)) == -9:  # noqa: B023 - called at once
+        while (status := forked(lambda: killed_at(number, writes=writes), changes)) == -9:  # noqa: B023 - called at once
             is_old_or_new(kind, before, changes)
-            for folder in (ROOT, STATE, READER):
-                shutil.rmtree(folder)
-                shutil.copytree(whole / folder.name, folder)
+            # The file is the new one, and perhaps nobody remembers it.
+            through += read_stage(ROOT, state_dir=COPY, **HOW).seq == before.seq + 1
+            put_back(files)
             number += 1
         assert status == DONE, (kind, status)
         points[kind] = number - 1
         kills += points[kind]
-    return {"points": points, "kills": kills}
+    return {"points": points, "kills": kills, "through": through}
 
 
-def kill_many(count=500, seed=7):
-    without_disk()
-    draw, kills, through = random.Random(seed), 0, 0
-    for kind, changes, before in changes_of(count):
-        for _ in range(3):
-            point = draw.randrange(1, 80)
-            status = forked(lambda: killed_at(point), changes)  # noqa: B023 - called at once
-            is_old_or_new(kind, before, changes)
-            if status == DONE or read_stage(ROOT, state_dir=COPY, **HOW).seq == before.seq + 1:
-                through += status == -9  # the file is the new one, and perhaps nobody remembers it
-                break
-            assert status == -9
-            kills += 1
-        else:
-            change(changes)
-    return {"kills": kills + through, "through": through}
+def kill_many():
+    return kill(500, writes=True)
 
 
 def full(count=150):
