@@ -186,10 +186,10 @@ def put_back(files):
             path.write_bytes(data)
 
 
-def kill(count=len(ROUND), *, writes=False):
+def kills(count, *, writes=False):
     """So many changes, each killed at each of its points, every time from the same beginning."""
     without_disk()
-    points, kills, through = {}, 0, 0
+    points, made, through = {}, 0, 0
     READER.mkdir()
     for kind, changes, before in changes_of(count):
         files = kept()
@@ -202,12 +202,16 @@ def kill(count=len(ROUND), *, writes=False):
             number += 1
         assert status == DONE, (kind, status)
         points[kind] = number - 1
-        kills += points[kind]
-    return {"points": points, "kills": kills, "through": through}
+        made += points[kind]
+    return {"points": points, "kills": made, "through": through}
+
+
+def kill():
+    return kills(len(ROUND))
 
 
 def kill_many():
-    return kill(500, writes=True)
+    return kills(500, writes=True)
 
 
 def full(count=150):
