@@ -161,7 +161,7 @@ def step(
     policy: CanaryPolicy, rules: tuple[Rule, ...], pct: float, control: Side, canary: Side
 ) -> tuple[str, int]:
     """What becomes of one step, and after how many windows."""
-    looks, looked_until = 0, None
+    looks, last = 0, None
     listed = window_list(control, canary)
     meta = {"target": TARGET.model_dump(), "release": "b", "baseline_release": "a"}
     harvest = {"burst_threshold": 0.6, "ewma_tolerance": 0.35}
@@ -177,6 +177,7 @@ def step(
         blocks = {
             "meta": meta,
             "witness": {"harvest": harvest},
+            "integrity": {"signature_sha256": f"{windows:064x}"},
             "canary": {**block, **sides, "step_start": NOW.isoformat()},
         }
         verdict = judge_canary(
@@ -186,12 +187,12 @@ def step(
             rules,
             now=NOW + GUARDBAND + windows * timedelta(seconds=WINDOW),
             integrity=None,
-            looked_until=looked_until,
+            last=last,
         )
         if verdict.action != "wait":
             return verdict.action, windows
         if verdict.look:
-            looks, looked_until = looks + 1, verdict.until
+            looks, last = looks + 1, verdict.seen
     return "wait", total
 
 

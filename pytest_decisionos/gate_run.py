@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from pytest_decisionos.model.outcome import Outcome
     from pytest_decisionos.model.policy import Rule, Slo
 
-__all__ = ["GateRun", "withdraw"]
-
 WIRE: Final = "decisionos"
 """Key of what controller and workers of pytest-xdist send each other, and of a test's subject."""
 

@@ -22,8 +22,8 @@ class GateFailure(Failed):
 
     __module__ = "builtins"  # as pytest's own outcomes: the short summary names the class alone
 
-    def __init__(self, outcome: Outcome, who: str) -> None:
-        super().__init__("\n".join(outcome_lines(outcome, who)), pytrace=False)
+    def __init__(self, outcome: Outcome, judge: str | None) -> None:
+        super().__init__("\n".join(outcome_lines(outcome, judge)), pytrace=False)
         self.status = outcome.status
 
 
@@ -61,7 +61,7 @@ class Judge:
         if not outcome.counts:
             note = f"waived {outcome.waived}" if outcome.waived else "warning"
             pytest.skip(shown(f"{note}: {outcome.reason}: {outcome.message}", 400))
-        raise GateFailure(outcome, f"judge {self.id}")
+        raise GateFailure(outcome, self.id)
 
 
 class Check:
@@ -77,4 +77,4 @@ class Check:
     def pass_or_fail(self) -> None:
         """Pass if the condition holds; fail with what was found otherwise."""
         if self.outcome.status is not Status.SUCCESSFUL:
-            raise GateFailure(self.outcome, "this gate")
+            raise GateFailure(self.outcome, None)

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pytest_decisionos.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 MAX_SKEW_SEC: Final = 60.0
 """No clock SLA is laxer."""
+MAY_BE_EMPTY: Final = frozenset({"allow_scopes", "actor", "release", "baseline_release"})
+"""Variables that may be set and empty. A secret that a CI does not have is an empty variable, so any
+other is refused then: to take it for unset would drop what somebody asked for. Empty scopes grant
+nothing, and an empty actor asks for nothing; an empty release is what ``rollout.command`` and
+``dosctl stage watch`` hand on where there is none, and no release is called that."""
+_PREFIX: Final = "DECISIONOS_"
+_RING: Final = ("kms_param_path", "judge_keys", "judge_hmac_key")
+"""Sources of the ring, in the order of ``trust.sources``: the first that is configured is asked."""
 
 
 class Settings(BaseSettings):
     """What the environment says; an option on the command line wins over it.
+
+    A variable that is set and empty is refused, but those in ``MAY_BE_EMPTY``; an empty region counts
+    as none, as it does for the AWS tools.
 
     Attributes:
         root: root folder of the target (``DECISIONOS_ROOT``).
@@ -56,7 +71,7 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="DECISIONOS_", extra="ignore", frozen=True, hide_input_in_errors=True
+        env_prefix=_PREFIX, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     root: Path = Path("var")
@@ -90,23 +105,69 @@ class Settings(BaseSettings):
     judge_cert: Path | None = None
     judge_cert_key: Path | None = None
 
+    @field_validator("aws_region", mode="before")
+    @classmethod
+    def _none_is_said(cls, region: object) -> object:
+        return None if isinstance(region, str) and not region.strip() else region
+
 
 def from_environment() -> Settings:
     """The settings that the environment gives.
 
     Raises:
-        UsageError: a variable does not have the form it should.
+        UsageError: a variable does not have the form it should, or is set and empty.
     """
+    settings, faults = what_can_be_used()
+    if faults:
+        raise faults[0]
+    return settings
+
+
+def what_can_be_used() -> tuple[Settings, list[UsageError]]:
+    """The settings without the variables that cannot be used, and what is wrong with each of those.
+
+    Where a source of the ring cannot be used, those after it are not taken instead.
+    """
+    faults = _empty()
     try:
-        return Settings()
+        return _without(faults), list(faults.values())
     except ValidationError as fault:
-        first = fault.errors(include_url=False)[0]
-        place = "_".join(str(part) for part in first["loc"]).upper()
-        name = place if place.startswith("AWS_") else f"DECISIONOS_{place}"
-        found = (
-            None if "KEY" in name or name.endswith("REPLAY") else first["input"]
-        )  # a secret is never told
-        raise UsageError(first["msg"], field=name, found=found) from None
+        for error in fault.errors(include_url=False):
+            place = str(error["loc"][0])
+            name = place if place.startswith("AWS_") else f"{_PREFIX}{place.upper()}"
+            secret = "KEY" in name or name.endswith("REPLAY")  # a secret is never told
+            found = None if secret else error["input"]
+            faults[_field(name)] = UsageError(error["msg"], field=name, found=found)
+    return _without(faults), list(faults.values())
+
+
+def _empty() -> dict[str, UsageError]:
+    """Field → that its variable is set and empty."""
+    names = [name for name, value in os.environ.items() if not value.strip()]
+    return {
+        _field(name): UsageError(
+            "is set and empty", field=name, next_step="unset it, or say what it should be"
+        )
+        for name in names
+        if name.upper().startswith(_PREFIX)
+        and _field(name) in Settings.model_fields.keys() - MAY_BE_EMPTY
+    }
+
+
+def _field(name: str) -> str:
+    """The field that a variable sets."""
+    upper = name.upper()
+    return "aws_region" if upper.startswith("AWS_") else upper.removeprefix(_PREFIX).lower()
+
+
+def _without(fields: Collection[str]) -> Settings:
+    """The settings as if nothing were said of ``fields``."""
+    first = next((at for at, name in enumerate(_RING) if name in fields), len(_RING))
+    # What is given here comes before the environment.
+    defaults: dict[str, Any] = {
+        name: Settings.model_fields[name].default for name in {*fields, *_RING[first:]}
+    }
+    return Settings(**defaults)
 
 
 def split(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 # program:package
-needed=(git:git shellcheck:shellcheck jq:jq openssl:openssl redis-server:redis-server)
+needed=(curl:curl git:git shellcheck:shellcheck jq:jq openssl:openssl redis-server:redis-server)
 # Ceph's S3 gateway, which the tests start for themselves. Where there is no Debian they are skipped.
 if command -v apt-get >/dev/null 2>&1; then
   needed+=(chronyd:chrony nginx:nginx-light)

@@ -39,14 +39,14 @@ SLO = {
 def pytest_collection_modifyitems(items):
     """Whatever runs pytest or dosctl as a process takes long: `make unit` leaves it out."""
     for item in items:
-        if "project" in getattr(item, "fixturenames", ()) or item.get_closest_marker("rounds"):
+        if "project" in getattr(item, "fixturenames", ()) or item.get_closest_marker("untraced"):
             item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
-def _rounds_are_not_traced(request, monkeypatch):
-    """Tracing takes several times as long as the rounds, and other tests go through the same code."""
-    if request.node.get_closest_marker("rounds") is None:
+def _some_are_not_traced(request, monkeypatch):
+    """Many thousand rounds, or many processes, take much longer if coverage watches."""
+    if request.node.get_closest_marker("untraced") is None:
         yield
         return
     for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):

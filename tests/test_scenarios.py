@@ -139,7 +139,7 @@ def test_the_logs_may_grow_or_go(tmp_path):
     }
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_from_sample_to_exit_status(project, scenario):
     """What `make gate` does, by the commands that the README names."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pytest_decisionos.cli.output import echo_json, say
 from pytest_decisionos.errors import ExitCode, UsageError
-from pytest_decisionos.model import strict_json
-from pytest_decisionos.report.text import fold, labelled
+from pytest_decisionos.report.text import plain, row
 from pytest_decisionos.settings import MAX_SKEW_SEC, from_environment, split
 from pytest_decisionos.trust.clock import measure, seconds, weigh
 
@@ -84,7 +83,7 @@ def check(
     )
     skew = weigh(readings, sla)
     if as_json:
-        click.echo(strict_json.dumps(_report(readings, skew, sla)), nl=False)
+        echo_json(_report(readings, skew, sla))
     else:
         _print(readings, skew, sla)
     return int(ExitCode.NO_GO if skew.fault else ExitCode.GO)
@@ -140,8 +139,7 @@ def _print(readings: Sequence[Reading], skew: Skew, sla: float) -> None:
         told = f"within {seconds(sla)}: {' '.join(_numbers(skew.offset_sec, skew.error_sec))}"
     if skew.dissent:
         told += f"; {skew.dissent} of {len(readings)} say otherwise"
-    for line in labelled("clock", told):
-        click.echo(line)
+    say("clock", told)
 
 
 def _numbers(offset: float, error: float) -> tuple[str, str]:
@@ -150,10 +148,8 @@ def _numbers(offset: float, error: float) -> tuple[str, str]:
 
 
 def _row(*cells: str) -> None:
-    folded = [fold(cell, width) for cell, width in zip(cells, _WIDTHS, strict=True)]
-    for line in itertools.zip_longest(*folded, fillvalue=""):
-        padded = (f"{cell:<{width}}" for cell, width in zip(line, _WIDTHS, strict=True))
-        click.echo("  ".join(padded).rstrip())
+    for line in row([plain(cell) for cell in cells], _WIDTHS):
+        click.echo(line)
 
 
 def _duration(option: str, text: str) -> float:

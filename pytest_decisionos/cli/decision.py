@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pytest_decisionos.checks.run import with_checks
-from pytest_decisionos.cli.gathered import gathered
-from pytest_decisionos.cli.trusted import must_trust
-from pytest_decisionos.errors import RefusedError, UsageError
-from pytest_decisionos.judge.decide import decide
+from pytest_decisionos.cli.gathered import EXIT, judged
+from pytest_decisionos.cli.output import echo_json, say
+from pytest_decisionos.cli.trusted import must_keys, must_trust
+from pytest_decisionos.errors import RefusedError, UsageError, shown
 from pytest_decisionos.judge.gate import load_gate
 from pytest_decisionos.judge.gather import Request
 from pytest_decisionos.model.decision import Verdict
@@ -56,11 +54,13 @@ def decision() -> None:
 @click.option(
     "--from-pct",
     type=click.FloatRange(0, 100),
+    metavar="PCT",
     help="Traffic it has.  [default: as the stage says]",
 )
 @click.option(
     "--to-pct",
     type=click.FloatRange(0, 100),
+    metavar="PCT",
     help="Traffic it may have next.  [default: as the policy says]",
 )
 @click.option("--without-tests", is_flag=True, help="Sign although no pytest run was made on it.")
@@ -94,11 +94,7 @@ def sign(  # noqa: PLR0917 - click passes each option by name
     for option, share in (("--from-pct", from_pct), ("--to-pct", to_pct)):
         if share is not None and not math.isfinite(share):  # which click lets through
             raise UsageError("not a percentage", field=option, found=share)
-    folder, now = keys or settings.keys_dir, datetime.now(UTC)
-    if folder is None:
-        raise UsageError(
-            "no keys are known", field="--keys", next_step="name it, or export DECISIONOS_KEYS_DIR"
-        )
+    folder, now = must_keys(keys, settings), datetime.now(UTC)
     trusted = must_trust(trust, settings, now)
     request = Request(
         root=root or settings.root,
@@ -110,9 +106,7 @@ def sign(  # noqa: PLR0917 - click passes each option by name
         # Whom the bundle must convince decides whose verdicts are believed here.
         settings=settings.model_copy(update={"trust": trust or settings.trust}),
     )
-    checks = request.loaded_gate.phase(request.phase).check_list()
-    inputs = with_checks(gathered(request), checks, request.root)
-    found = decide(inputs)
+    inputs, found = judged(request)
     tests, veto = veto_of(request.root / "gate" / "decision.json", found)
     if found.verdict is Verdict.GO and (tests is not None or not without_tests) and veto:
         raise RefusedError(
@@ -132,10 +126,10 @@ def sign(  # noqa: PLR0917 - click passes each option by name
         bundles=request.root / "gate" / "bundle",
     )
     _tell(signed, found, as_json=as_json)
-    return {Verdict.GO: 0, Verdict.HOLD: 10}.get(found.verdict, 2)
+    return EXIT[found.verdict]
 
 
-@decision.command(epilog=_POLICY)
+@decision.command(epilog=_POLICY, short_help="Print the digest of a phase's policy.")
 @click.option("--gate", type=click.Path(path_type=Path), help="Gate configuration.")
 @click.option("--phase", default=None, help="Phase of gate.yaml.")
 def policy(gate: Path | None, phase: str | None) -> None:
@@ -169,12 +163,12 @@ def _tell(signed: Signed, found: Decision, *, as_json: bool) -> None:
     claims = signed.claims
     if as_json:
         told = {"bundle": str(signed.folder), "signed": signed.signed}
-        click.echo(json.dumps(told | claims.model_dump(mode="json"), ensure_ascii=False, indent=2))
+        echo_json(told | claims.model_dump(mode="json"))
         return
     until = f", until {claims.expires_at.isoformat(timespec='seconds')}" if signed.signed else ""
     click.echo(
         f"{claims.verdict}, {claims.action}: {'signed' if signed.signed else 'unsigned'}{until}"
     )
     for reason in [one for one in found.reasons if not one.outvoted][:3]:
-        click.echo(f"  {reason.code}: {reason.message}")
-    click.echo(f"→ {click.format_filename(signed.folder)}")
+        say("reason", f"{reason.code}: {reason.message}")
+    click.echo(f"→ {shown(str(signed.folder), 300)}")

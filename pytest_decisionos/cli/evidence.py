@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_decisionos.cli.evidence_told import tell
 from pytest_decisionos.cli.lazy import LazyGroup
 from pytest_decisionos.cli.progress import progress_bar
 from pytest_decisionos.cli.times import time_of
-from pytest_decisionos.errors import UsageError, shown
+from pytest_decisionos.errors import UsageError
 from pytest_decisionos.model.target import Target
 from pytest_decisionos.settings import from_environment
 from pytest_decisionos.trust.files import is_there
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pytest_decisionos.harvest.options import Options
     from pytest_decisionos.settings import Settings
@@ -34,11 +34,21 @@ Examples:
 """
 _HARVEST_EXAMPLES = """\b
 Examples:
-  dosctl evidence harvest --role reqlog --csv var/log/reqlog.csv --out var/evidence/perf.json
+  dosctl evidence harvest --csv 'var/log/reqlog-*.csv.gz'
   dosctl evidence harvest --role judgelog --csv var/log/judgelog.csv
 """
 
-
+_OPTIONS = {
+    "guardband_minutes": "--guardband",
+    "assume_tz": "--assume-tz",
+    "max_bad_rows": "--max-bad-rows",
+    "lag_sec": "--lag",
+    "window_sec": "--window",
+    "filters": "--filter",
+    "since": "--since",
+    "until": "--until",
+}
+"""Fields of ``harvest.options.Options`` → the options that state them."""
 _HOME = "pytest_decisionos.cli.evidence_"
 
 
@@ -58,15 +68,15 @@ def evidence() -> None:
     """Build, seal, lock, index and archive evidence."""
 
 
-def _how(command: Any) -> Any:
-    """The options of how to harvest, for both commands."""
+def _how(*, step_start: str, shadow: str) -> Callable[[Any], Any]:
+    """The options of how to harvest; only who knows the target can ask its stage for a default."""
     options = [
         click.option("--since", metavar="ISO", help="Leave out rows before this time."),
         click.option("--until", metavar="ISO", help="Leave out rows from this time on."),
         click.option(
             "--step-start",
             metavar="ISO",
-            help="When the canary step began.  [default: as the stage says, else its first row]",
+            help=f"When the canary step began.  [default: {step_start}]",
         ),
         click.option(
             "--guardband",
@@ -75,7 +85,12 @@ def _how(command: Any) -> Any:
             help="Warm-up at the start of the step to leave out, in minutes.  [default: 10]",
         ),
         click.option("--assume-tz", metavar="ZONE", help="Zone of times without an offset."),
-        click.option("--max-bad-rows", type=int, help="Unreadable rows to tolerate.  [default: 0]"),
+        click.option(
+            "--max-bad-rows",
+            type=int,
+            metavar="N",
+            help="Unreadable rows to tolerate.  [default: 0]",
+        ),
         click.option(
             "--lag",
             type=int,
@@ -96,14 +111,18 @@ def _how(command: Any) -> Any:
         click.option(
             "--shadow/--no-shadow",
             default=None,
-            help="Measure the canary by mirrored requests too (variant shadow or mirror)."
-            "  [default: as the stage says: at 0 %]",
+            help="Measure the canary by the copies of requests that it answers (variant shadow)."
+            f"  [default: {shadow}]",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @evidence.command(epilog=_BUILD_EXAMPLES)
@@ -122,7 +141,9 @@ def _how(command: Any) -> Any:
     type=click.Path(path_type=Path),
     help="Says how large a burst is.  [default: canary/policy.json beside gate.yaml, if there]",
 )
-@_how
+@_how(
+    step_start="as the stage says, else the canary's first row", shadow="as the stage says: at 0 %"
+)
 def build(  # noqa: PLR0917 - click passes every option by name
     reqlog: tuple[str, ...],
     judgelog: tuple[str, ...],
@@ -158,7 +179,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
     root = root or settings.root
     beside_gate = (gate or settings.gate).parent
     about, ring = _target(target, gate or settings.gate), ring_of(settings)
-    since, in_shadow = _step(root, about, ring, settings)
+    since, shadow = _step(root, about, ring, settings, shadow)
     inputs = Inputs(
         reqlog=reqlog or _there(root / "log/reqlog.csv") or _there(root / "log/reqlog.jsonl"),
         judgelog=judgelog or _there(root / "log/judgelog.csv"),
@@ -169,7 +190,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
         baseline_release=baseline_release,
         step_start=time_of("--step-start", step_start) or since,
         options=_with_policy(
-            _options(shadow=in_shadow if shadow is None else shadow, **how),
+            _options(shadow=shadow, **how),
             canary_policy,
             beside_gate,
         ),
@@ -188,10 +209,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
         )
     path = out or root / "evidence/latest.json"
     publish(path, document)
-    if as_json:
-        click.echo(json.dumps(_digested(path, document), ensure_ascii=False))
-    else:
-        click.echo(_table(path, document))
+    tell(path, document, as_json=as_json)
 
 
 @evidence.command(epilog=_HARVEST_EXAMPLES)
@@ -199,7 +217,7 @@ def build(  # noqa: PLR0917 - click passes every option by name
 @click.option("--csv", "logs", multiple=True, help="Log, or a glob; any format; repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), help="Block file to write.")
 @click.option("--root", type=click.Path(path_type=Path), help="Root folder of the target.")
-@_how
+@_how(step_start="the canary's first row", shadow="no")
 def harvest(  # noqa: PLR0917 - click passes every option by name
     role: str,
     logs: tuple[str, ...],
@@ -231,10 +249,7 @@ def harvest(  # noqa: PLR0917 - click passes every option by name
         )
     path = out or root / f"evidence/{name}.json"
     write_evidence(path, document)
-    if as_json:
-        click.echo(json.dumps(_digested(path, document), ensure_ascii=False))
-    else:
-        click.echo(_table(path, document))
+    tell(path, document, as_json=as_json)
 
 
 def _there(path: Path) -> tuple[Path, ...]:
@@ -254,17 +269,25 @@ def _blocks(given: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _step(
-    root: Path, target: Target, ring: KeyRing | None, settings: Settings
+    root: Path, target: Target, ring: KeyRing | None, settings: Settings, shadow: bool | None
 ) -> tuple[datetime | None, bool]:
-    """When the canary's step began and whether it is shadow, as the stage says; None: no canary."""
+    """When the canary's step began, if there is one, and whether copies count as its requests."""
     from pytest_decisionos.release.stage import read_stage  # noqa: PLC0415 - as above
 
     found = read_stage(
         root, target=target, ring=ring, state_dir=settings.state_dir, now=datetime.now(UTC)
     )
     if found.stage is None or found.name != "canary":
-        return None, False
-    return found.stage.since, found.stage.pct == 0
+        return None, bool(shadow)
+    pct = found.stage.pct
+    if shadow and pct:
+        raise UsageError(
+            "a canary with users is not measured by copies",
+            field="--shadow",
+            found=f"{pct:g} %",
+            expected="a stage at 0 %",
+        )
+    return found.stage.since, pct == 0 if shadow is None else shadow
 
 
 def _target(text: str | None, gate: Path) -> Target:
@@ -314,7 +337,11 @@ def _options(
         "window_sec": window,
     } | {name: None if at is None else to_ms(at) for name, at in instants.items()}
     stated: Mapping[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return Options(**stated, filters=(*DEFAULT_FILTERS, *filters), shadow=shadow)
+    try:
+        return Options(**stated, filters=(*DEFAULT_FILTERS, *filters), shadow=shadow)
+    except UsageError as fault:
+        fault.field = _OPTIONS.get(fault.field or "", fault.field)
+        raise
 
 
 def _with_policy(options: Options, policy: Path | None, beside_gate: Path) -> Options:
@@ -328,68 +355,3 @@ def _with_policy(options: Options, policy: Path | None, beside_gate: Path) -> Op
     return replace(
         options, burst_threshold=stated.burst_threshold, ewma_tolerance=stated.ewma_tolerance
     )
-
-
-def _digested(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
-    integrity = document.get("integrity") or {}
-    return {
-        "evidence": str(path),
-        "sha256": integrity.get("signature_sha256"),
-        "key_id": (integrity.get("mac") or {}).get("key_id"),
-        "window": (document.get("meta") or {}).get("window"),
-        "counts": {
-            name: document[name]["count"] for name in ("perf", "perf_judge") if name in document
-        },
-        "sources": [
-            {key: source[key] for key in ("role", "name", "rows", "bad_rows", "unterminated")}
-            for source in document["witness"]["sources"]
-        ],
-    }
-
-
-def _table(path: Path, document: Mapping[str, Any]) -> str:
-    """What was measured, at most 80 columns wide."""
-    canary = document.get("canary") or {}
-    lines = [f"{'':<14}{'requests':>11}{'p50 ms':>11}{'p95 ms':>11}{'p99 ms':>11}{'errors':>11}"]
-    rows = {
-        "service": document.get("perf"),
-        "  control": canary.get("control_perf"),
-        "  canary": canary.get("canary_perf"),
-        "judge": document.get("perf_judge"),
-    }
-    for name, block in rows.items():
-        if block is not None:
-            latency = [_cell(value, ",.1f") for value in block["latency_ms"].values()]
-            cells = [f"{block['count']:,}", *latency, _cell(block["error_rate"], ".3%")]
-            lines.append(f"{name:<14}" + "".join(f"{cell:>11}" for cell in cells))
-    if canary:
-        deltas = canary["deltas"]
-        windows = canary["windows"]
-        lines += [
-            "canary − control: "
-            + ", ".join(
-                f"{name} {_cell(deltas[key], form)}"
-                for name, key, form in (
-                    ("p95", "p95_rel", "+.1%"),
-                    ("errors", "error_delta", "+.3%"),
-                    ("signature errors", "sig_error_delta", "+.4%"),
-                )
-            ),
-            f"windows: {len(windows)}, bursts: {sum(window['burst'] for window in windows)}",
-        ]
-    for source in document["witness"]["sources"]:
-        left_out = sum(one["rows"] for one in source["filters"])
-        lines.append(
-            f"{source['role']:<9} {shown(source['name'], 30)}: {source['rows']:,} rows,"
-            f" {left_out:,} filtered"
-            + (f", {source['bad_rows']:,} unreadable" if source["bad_rows"] else "")
-            + (", last line unfinished" if source["unterminated"] else "")
-        )
-    if "integrity" in document:
-        mac = document["integrity"].get("mac")
-        lines.append(f"seal: MAC of key {mac['key_id']}" if mac else "seal: digest only, unsigned")
-    return "\n".join([*lines, f"→ {path}"])
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

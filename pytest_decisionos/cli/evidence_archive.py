@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_decisionos.cli.output import echo_json
 from pytest_decisionos.cli.progress import progress_bar
 from pytest_decisionos.cli.trusted import trusted as load_trusted
 from pytest_decisionos.errors import ExitCode, shown
+from pytest_decisionos.report.text import below, plain
 from pytest_decisionos.settings import from_environment
 from pytest_decisionos.trust.files import is_there
 
@@ -108,7 +108,7 @@ def index(
             )
     if as_json:
         told = report._asdict() | {"faults": [fault._asdict() for fault in report.faults]}
-        click.echo(json.dumps({"root": str(root), "verified": verify, **told}))
+        echo_json({"root": str(root), "verified": verify, **told})
     else:
         click.echo("\n".join(_report(report)))
     return int(ExitCode.NO_GO if report.faults else ExitCode.GO)
@@ -143,15 +143,10 @@ def _faults(faults: Sequence[Fault]) -> list[str]:
     lines = []
     for fault in faults[:_SHOWN]:
         where = shown(fault.path, 300) + (f":{fault.line}" if fault.line else "")
-        lines += [f"{fault.cause:<12}{where}", *_wrapped(fault.message)]
+        lines += [f"{fault.cause:<12} {where}", *below(plain(fault.message, 500))]
     if len(faults) > _SHOWN:
         lines.append(f"… and {len(faults) - _SHOWN:,} more, which --json tells")
     return lines
-
-
-def _wrapped(text: str) -> list[str]:
-    indent = " " * 4
-    return textwrap.wrap(shown(text, 500), 80, initial_indent=indent, subsequent_indent=indent)
 
 
 @click.command(epilog=_GC)
@@ -187,14 +182,23 @@ def gc(
     root, gate = root or settings.root, gate or settings.gate
     retention = load_config(gate.parent / "evidence.yaml").retention
     trusted = load_trusted(trust, settings, now)
-    target = None if trusted is None else _target(gate)
+    target = _target(gate) if apply_it or trusted is not None else None
     key = signing_key(keys or settings.keys_dir)
     with progress_bar() as progress:
         made = plan(root, retention, now=now, trust=trusted, target=target, progress=progress)
         if apply_it:
-            made = apply(root, made, retention, now=now, key=key, trust=trusted, progress=progress)
+            made = apply(
+                root,
+                made,
+                retention,
+                now=now,
+                key=key,
+                trust=trusted,
+                target=target,
+                progress=progress,
+            )
     if as_json:
-        click.echo(json.dumps(_plan_json(made, applied=apply_it)))
+        echo_json(_plan_json(made, applied=apply_it))
     else:
         click.echo("\n".join(_plan(made, applied=apply_it)))
     return int(ExitCode.NO_GO if made.faults else ExitCode.GO)
@@ -206,7 +210,7 @@ def _plan(made: Plan, *, applied: bool) -> list[str]:
     for item in made.items:
         action = done if item.action == "delete" else "keep"
         lines.append(f"{action:<9}{item.tier:<11}{item.cause:<12}{shown(item.path, 300)}")
-        lines += _wrapped(item.reason)
+        lines += below(plain(item.reason, 500))
     deletions = made.deletions
     freed = sum(item.freed for item in deletions)
     words = "deleted" if applied else "to delete"

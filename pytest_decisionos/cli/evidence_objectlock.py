@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_decisionos.cli.output import echo_json
 from pytest_decisionos.cli.progress import progress_bar
 from pytest_decisionos.cli.trusted import trusted
-from pytest_decisionos.errors import ExitCode, PolicyError, UsageError, shown
+from pytest_decisionos.errors import ExitCode, PolicyError, UsageError
+from pytest_decisionos.report.text import COLUMNS, labelled, plain
 from pytest_decisionos.settings import from_environment
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ Examples:
   dosctl evidence objectlock --upload
   python -m jobs.evidence_objectlock --verify --json
 """
-_WIDTH = 80
 _LISTED = 100
 """Lines about single versions in a table; JSON has all."""
 
@@ -102,10 +102,11 @@ def _precheck(config: ObjectLock, target: Target, client: S3Client, *, as_json: 
     rows = precheck(config, target, client=client)
     wrong = sum(row.result == "no" for row in rows)
     if as_json:
-        _json(bucket=config.bucket, ok=not wrong, checks=[row._asdict() for row in rows])
+        checks = [row._asdict() for row in rows]
+        echo_json({"bucket": config.bucket, "ok": not wrong, "checks": checks})
     else:
         for row in rows:
-            _line(f"{row.name:<18}{row.result:<12}", row.message)
+            _line(f"{row.name:<18}{row.result:<11}", row.message)
         unsure = sum(row.result in {"warning", "cannot tell"} for row in rows)
         click.echo(f"s3://{config.bucket}: {wrong} in the way, {unsure} to look at")
     return int(ExitCode.NO_GO if wrong else ExitCode.GO)
@@ -138,15 +139,16 @@ def _upload(
             root, config, target, client=client, record=record, now=now, progress=progress
         )
     if as_json:
-        _json(
-            bucket=config.bucket,
-            uploaded=[receipt.event() for receipt in report.uploaded],
-            present=len(report.present),
-            refused=[str(fault) for fault in report.refused],
-        )
+        told = {
+            "bucket": config.bucket,
+            "uploaded": [receipt.event() for receipt in report.uploaded],
+            "present": len(report.present),
+            "refused": [str(fault) for fault in report.refused],
+        }
+        echo_json(told)
     else:
         anchored = max((receipt.entries or 0 for receipt in report.uploaded), default=0)
-        _lines((f"{'refused':<9}", str(fault)) for fault in report.refused)
+        _lines(("refused", str(fault)) for fault in report.refused)
         if anchored:
             click.echo(f"index anchored with {anchored:,} entries")
         click.echo(
@@ -166,17 +168,18 @@ def _verify(
             root, config, target, client=client, now=datetime.now(UTC), progress=progress
         )
     if as_json:
-        _json(
-            bucket=config.bucket,
-            ok=not report.errors,
-            versions=report.versions,
-            anchored=report.anchored,
-            findings=[finding._asdict() for finding in report.findings],
-        )
+        told = {
+            "bucket": config.bucket,
+            "ok": not report.errors,
+            "versions": report.versions,
+            "anchored": report.anchored,
+            "findings": [finding._asdict() for finding in report.findings],
+        }
+        echo_json(told)
     else:
         _lines(
             (
-                f"{finding.severity:<9}{finding.cause:<16}",
+                f"{finding.severity:<9}{finding.cause:<15}",
                 f"{finding.path}: {finding.message}"
                 + (f" (version {finding.version_id})" if finding.version_id else ""),
             )
@@ -190,12 +193,6 @@ def _verify(
     return int(ExitCode.NO_GO if report.errors else ExitCode.GO)
 
 
-def _json(**report: Any) -> None:
-    from pytest_decisionos.model import strict_json  # noqa: PLC0415 - only for JSON
-
-    click.echo(strict_json.dumps(report), nl=False)
-
-
 def _lines(rows: Iterable[tuple[str, str]]) -> None:
     count = 0
     for count, (label, text) in enumerate(rows, 1):
@@ -206,9 +203,6 @@ def _lines(rows: Iterable[tuple[str, str]]) -> None:
 
 
 def _line(label: str, text: str) -> None:
-    """``label`` and ``text`` at most 80 columns wide; what goes on is indented."""
-    click.echo(
-        textwrap.fill(
-            shown(text, 1000), _WIDTH, initial_indent=label, subsequent_indent=" " * len(label)
-        )
-    )
+    """``label`` and ``text`` at most 80 columns wide; what goes on stands behind a bar."""
+    for line in labelled(label, plain(text, 1000), COLUMNS - max(len(label) - 9, 0)):
+        click.echo(line)

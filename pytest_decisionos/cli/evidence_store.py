@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pytest_decisionos.cli.evidence import _blocks
+from pytest_decisionos.cli.output import echo_json
 from pytest_decisionos.cli.trusted import trusted
 from pytest_decisionos.errors import EvidenceError, ExitCode, KeysError, UsageError, shown
+from pytest_decisionos.report.text import below, plain
 from pytest_decisionos.settings import from_environment
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def verify(files: tuple[Path, ...], root: Path | None, trust: Path | None, *, as
             | {"seal": proof.state, **proof.model_dump(exclude={"state"})}
         )
     if as_json:
-        click.echo(json.dumps({"keys": ring is not None, "files": rows}, ensure_ascii=False))
+        echo_json({"keys": ring is not None, "files": rows})
     else:
         click.echo(_verified(rows, unsigned=ring is None))
     if any(row["seal"] == "refused" and row["digest"] != "unreadable" for row in rows):
@@ -143,10 +143,7 @@ def _verified(rows: list[dict[str, Any]], *, unsigned: bool) -> str:
             f"{row['digest']:<12}{row['seal']:<12}{key:<18}{shown(row['file'], 300)}".rstrip()
         )
         if row["message"]:
-            indent = " " * 4
-            lines += textwrap.wrap(
-                row["message"], 80, initial_indent=indent, subsequent_indent=indent
-            )
+            lines += below(plain(row["message"], 2000))
     wrong = sum(row["seal"] == "refused" for row in rows)
     lines.append(f"files: {len(rows)}, wrong: {wrong}")
     return "\n".join([*lines, _UNSIGNED] if unsigned else lines)
@@ -242,14 +239,16 @@ def lock(  # noqa: PLR0917 - click passes each option by name
             "seal": made.seal.model_dump(),
             "indexed": indexed,
         }
-        click.echo(json.dumps(told, ensure_ascii=False))
+        echo_json(told)
         return
     click.echo(f"{'LOCKED' if made.created else 'LOCKED already'}: {shown(str(made.path), 300)}")
+    if made.writable:
+        click.echo("it could be written to: now it is read-only again")
     click.echo(f"digest {made.digest}")
     if made.seal.state == "valid":
-        click.echo(f"MAC of key {made.seal.key_id} of {made.seal.created}")
+        click.echo(f"MAC of key {plain(made.seal.key_id, 64)} of {plain(made.seal.created, 64)}")
     else:
-        click.echo(made.seal.message or _UNSIGNED)
+        click.echo(plain(made.seal.message or _UNSIGNED, 2000))
     if not indexed:
         click.echo(f"not in the index, which is of {shown(str(base / 'evidence'), 200)} alone")
 
@@ -271,8 +270,13 @@ def _tell_written(path: Path, document: Mapping[str, Any], *, as_json: bool) -> 
             "created": mac.get("created"),
             "blocks": [name for name in document if name != "integrity"],
         }
-        click.echo(json.dumps(told, ensure_ascii=False))
+        echo_json(told)
         return
     click.echo(f"→ {shown(str(path), 300)}")
     click.echo(f"digest {integrity['signature_sha256']}")
-    click.echo(f"MAC of key {mac['key_id']} of {mac['created']}" if mac else _UNSIGNED)
+    made = (
+        f"MAC of key {plain(mac['key_id'], 64)} of {plain(mac['created'], 64)}"
+        if mac
+        else _UNSIGNED
+    )
+    click.echo(made)

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from pydantic import ValidationError
 
 from pytest_decisionos import __version__
 from pytest_decisionos.errors import PolicyError, UnusableInputError, UsageError
 from pytest_decisionos.model.strict_json import read_bytes
 from pytest_decisionos.model.target import Target
+from pytest_decisionos.model.validate import first_fault
 from pytest_decisionos.trust.files import write_atomic
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -64,8 +66,16 @@ class _File:
 @click.option("--region", metavar="NAME", default="all", show_default=True)
 @click.option("--tenant", metavar="NAME", default="all", show_default=True)
 @click.option("--diff", is_flag=True, help="Write nothing; show what is not as we would write it.")
-def init(
-    ci: str, service: str | None, environment: str, region: str, tenant: str, *, diff: bool
+@click.pass_context
+def init(  # noqa: PLR0917 - click passes each option by name
+    context: click.Context,
+    ci: str,
+    service: str | None,
+    environment: str,
+    region: str,
+    tenant: str,
+    *,
+    diff: bool,
 ) -> None:
     """Write gates/, configs/ and a CI workflow into the repository in this folder.
 
@@ -82,7 +92,16 @@ def init(
         if not file.taken:
             write_atomic(file.path, file.content.encode())
         click.echo(f"{'kept ' if file.taken else 'wrote'}  {file.name}")
-    click.echo(_next_steps(ci, [file.name for file in files if file.taken]))
+    kept = [file.name for file in files if file.taken]
+    stated = [name for name in Target.model_fields if _was_stated(context, name)]
+    if stated and _GATE in kept:
+        options = ", ".join(f"--{name}" for name in stated)
+        click.echo(f"note: {options} not used: {_GATE} is kept", err=True)
+    click.echo(_next_steps(ci, kept))
+
+
+def _was_stated(context: click.Context, option: str) -> bool:
+    return context.get_parameter_source(option) is ParameterSource.COMMANDLINE
 
 
 def _repository() -> Path:
@@ -108,11 +127,11 @@ def _target(service: str, environment: str, region: str, tenant: str) -> Target:
     try:
         target = Target(service=service, environment=environment, region=region, tenant=tenant)
     except ValidationError as fault:
-        first = fault.errors(include_url=False)[0]
+        first = first_fault(fault)
         raise UsageError(
-            first["msg"],
-            field=f"--{first['loc'][0]}",
-            found=first["input"],
+            "has a slash" if "/" in first.found else first.words,
+            field=f"--{first.field}",
+            found=first.found or None,
             next_step="name it with that option",
         ) from None
     if not str(target).isprintable():

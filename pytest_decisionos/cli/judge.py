@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from pytest_decisionos.checks.run import with_checks
-from pytest_decisionos.cli.gathered import gathered
+from pytest_decisionos.cli.gathered import EXIT, judged
 from pytest_decisionos.cli.lazy import LazyGroup
-from pytest_decisionos.errors import ExitCode
-from pytest_decisionos.judge.decide import decide
+from pytest_decisionos.cli.output import echo_json
 from pytest_decisionos.judge.gather import Request
-from pytest_decisionos.model.decision import Verdict
 from pytest_decisionos.settings import from_environment, split
 from pytest_decisionos.trust import rbac
 from pytest_decisionos.trust.sources import ring_of
-
-_EXIT = {Verdict.GO: ExitCode.GO, Verdict.HOLD: ExitCode.HOLD, Verdict.NO_GO: ExitCode.NO_GO}
 
 
 @click.group(
@@ -94,14 +90,15 @@ def quorum(  # noqa: PLR0917 - click passes each option by name
         ring=ring_of(settings),
         settings=settings,
     )
-    checks = request.loaded_gate.phase(request.phase).check_list()
-    decision = decide(with_checks(gathered(request), checks, request.root))
+    _, decision = judged(request)
     if as_json:
-        click.echo(decision.model_dump_json(indent=2))
+        from pytest_decisionos.report.publish import decision_json  # noqa: PLC0415 - loads XML
+
+        echo_json(json.loads(decision_json(decision)))
     else:
         from rich.console import Console  # noqa: PLC0415 - loads only for people
 
-        from pytest_decisionos.report.terminal import quorum_table  # noqa: PLC0415 - the same
+        from pytest_decisionos.report.table import QuorumTable  # noqa: PLC0415 - the same
 
-        Console(highlight=False).print(quorum_table(decision))
-    return int(_EXIT[decision.verdict])
+        Console(highlight=False).print(QuorumTable(decision))
+    return EXIT[decision.verdict]

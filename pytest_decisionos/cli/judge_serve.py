@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from pytest_decisionos.cli.output import even_unread
+from pytest_decisionos.cli.trusted import must_keys
 from pytest_decisionos.errors import KeysError, UsageError
 from pytest_decisionos.judge.server.options import ServeOptions, Tls
 from pytest_decisionos.judge.wire import MAX_BODY
@@ -27,12 +29,18 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
+    metavar="N",
     default=8080,
     show_default=True,
     help="Port; 0 takes a free one.",
 )
 @click.option(
-    "--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes."
+    "--workers",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Processes.",
 )
 @click.option("--witness-root", type=_FILE, help="Folder of its logs  [default: <root>/log]")
 @click.option("--judge", metavar="ID", help="Its name  [default: that of the only judge-ID.key]")
@@ -50,13 +58,15 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--max-body",
     type=click.IntRange(1024, MAX_BODY),
+    metavar="BYTES",
     default=MAX_BODY,
     show_default=True,
-    help="Bytes of a request's body.",
+    help="Largest body of a request.",
 )
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 1024),
+    metavar="N",
     default=32,
     show_default=True,
     help="Questions in work at a time, of each worker.",
@@ -65,6 +75,7 @@ _FILE = click.Path(path_type=Path)
     "--timeout",
     "timeout_sec",
     type=click.FloatRange(0.1, 120),
+    metavar="SEC",
     default=10.0,
     show_default=True,
     help="Seconds for a body to come, and for an answer.",
@@ -98,7 +109,7 @@ def serve(  # noqa: PLR0917 - click passes each option by name
     """
     settings = from_environment()
     folder = root or settings.root
-    name, key = _key(keys or settings.keys_dir, judge)
+    name, key = _key(must_keys(keys, settings), judge)
     options = ServeOptions(
         judge=name,
         key=key,
@@ -118,17 +129,18 @@ def serve(  # noqa: PLR0917 - click passes each option by name
     )
     from pytest_decisionos.judge.server.run import serve as run  # noqa: PLC0415 - after the options
 
-    run(options, lambda line: click.echo(line, err=True))
+    run(options, _say)
 
 
-def _key(folder: Path | None, judge: str | None) -> tuple[str, Path]:
+def _say(line: str) -> None:
+    with even_unread():  # a log that is full must not end a judge
+        click.echo(line, err=True)
+
+
+def _key(folder: Path, judge: str | None) -> tuple[str, Path]:
     """The judge's name, and its key."""
     from pytest_decisionos.trust.ed25519 import file_name  # noqa: PLC0415 - loads cryptography
 
-    if folder is None:
-        raise UsageError(
-            "no keys are known", field="--keys", next_step="name it, or export DECISIONOS_KEYS_DIR"
-        )
     if judge is not None:
         return judge, folder / file_name("judge", judge)
     names = sorted(path.name[6:-4] for path in folder.glob("judge-*.key"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_decisionos.cli.output import echo_json, say
 from pytest_decisionos.errors import ExitCode, KeysError, UsageError, shown
-from pytest_decisionos.model import strict_json
-from pytest_decisionos.report.text import fold
+from pytest_decisionos.report.text import row
 from pytest_decisionos.settings import Settings, from_environment
 from pytest_decisionos.trust import sources
 from pytest_decisionos.trust.keys import USES, Use
@@ -37,7 +36,7 @@ Example:
 """
 _GEN = """\b
 Example:
-  dosctl keys gen --use request --use evidence --use stage --ring keys/ring.json
+  dosctl keys gen --use request --use evidence --ring keys/ring.json
   dosctl keys gen --role gate --keys keys
   dosctl keys gen --role judge --judge witness --keys keys
 """
@@ -83,7 +82,7 @@ def list_(ring: str | None, ssm: str | None, as_json: bool) -> None:
     found = sources.ring_at(_place(settings, ring, ssm), settings)
     if as_json:
         listed = [entry.model_dump(mode="json", exclude={"secret"}) for entry in found.keys]
-        click.echo(strict_json.dumps({"origin": found.origin, "keys": listed}), nl=False)
+        echo_json({"origin": found.origin, "keys": listed})
         return
     _row("key_id", "state", "use", "not_before UTC", "not_after UTC")
     for entry in found.keys:
@@ -91,7 +90,7 @@ def list_(ring: str | None, ssm: str | None, as_json: bool) -> None:
     click.echo(f"→ {shown(found.origin, 300)}")
 
 
-@keys.command(epilog=_CHECK)
+@keys.command(epilog=_CHECK, short_help="Say whether every use has a key that signs.")
 @_where
 @click.option("--strict", is_flag=True, help="Warnings fail too.")
 @_as_json
@@ -108,15 +107,14 @@ def check(ring: str | None, ssm: str | None, strict: bool, as_json: bool) -> int
     found = sources.ring_at(place, settings)
     told = health(found, now=datetime.now(UTC), plain=place.kind == "variable")
     if as_json:
-        report = {"origin": found.origin, "source": place.kind, **told._asdict()}
-        click.echo(strict_json.dumps(report), nl=False)
+        echo_json({"origin": found.origin, "source": place.kind, **told._asdict()})
     else:
         click.echo(f"ring      {shown(found.origin, 300)} ({place.kind})")
         for use in USES:
             fault = told.faults.get(use)
-            _labelled(use, f"FAULT: {fault}" if fault else f"{told.signing[use]} signs")
+            say(use, f"FAULT: {fault}" if fault else f"{told.signing[use]} signs")
         for warning in told.warnings:
-            _labelled("warning", warning)
+            say("warning", warning)
     failed = told.faults or (strict and told.warnings)
     return int(ExitCode.NO_GO if failed else ExitCode.GO)
 
@@ -172,7 +170,7 @@ def gen(  # noqa: PLR0917 - click passes every option by name
     _tell(step, as_json=as_json)
 
 
-@keys.command(epilog=_ROTATE)
+@keys.command(epilog=_ROTATE, short_help="Do the step of the rotation that is due.")
 @click.option("--use", required=True, type=click.Choice(USES), help="Whose key to rotate.")
 @_where
 @click.option(
@@ -202,7 +200,7 @@ def rotate(use: Use, ring: str | None, ssm: str | None, overlap: str, as_json: b
     _tell(step, as_json=as_json)
 
 
-@keys.command(epilog=_REVOKE)
+@keys.command(epilog=_REVOKE, short_help="Revoke an HMAC key: it verifies nothing any longer.")
 @click.argument("key_id")
 @_where
 @_as_json
@@ -255,12 +253,14 @@ def _gen_pair(
         )
     name = ed25519.file_name(role, judge)
     path = out or (folder or Path()) / name
+    if not path.name:
+        raise UsageError("not a file name", field="--out", found=str(path))
     key = ed25519.generate()
     ed25519.write_private(path, key)
     public = ed25519.public_beside(path)
     if as_json:
         told = {"private": str(path), "public": str(public), "keyid": key.keyid, "role": role}
-        click.echo(strict_json.dumps(told), nl=False)
+        echo_json(told)
         return
     click.echo(f"keyid {key.keyid}\n→ {shown(str(path), 300)}\n→ {shown(str(public), 300)}")
     click.echo("next: `dosctl trust add` lets its signatures count")
@@ -279,29 +279,30 @@ def _tell(step: Step, *, as_json: bool) -> None:
     if as_json:
         at = None if step.at is None else step.at.isoformat()
         told = {"origin": step.ring.origin, "changed": step.changed, "done": step.done}
-        click.echo(strict_json.dumps({**told, "next": step.then, "at": at}), nl=False)
+        echo_json({**told, "next": step.then, "at": at})
         return
-    _labelled("ring", step.ring.origin)
-    _labelled("done", step.done)
-    when = "" if step.at is None else f", from {step.at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-    _labelled("next", step.then + when)
-
-
-def _labelled(label: str, text: str) -> None:
-    for number, line in enumerate(fold(shown(text, 2000), 70)):
-        click.echo(f"{'' if number else label:<9} {line}".rstrip())
+    say("ring", step.ring.origin)
+    say("done", step.done)
+    when = "" if step.at is None else f", from {_time(step.at, '%Y-%m-%d %H:%M:%S UTC')}"
+    say("next", step.then + when)
 
 
 def _cells(entry: KeyEntry) -> tuple[str, ...]:
     times = (
-        "–" if when is None else f"{when.astimezone(UTC):%Y-%m-%d %H:%M}"
+        "–" if when is None else _time(when, "%Y-%m-%d %H:%M")
         for when in (entry.not_before, entry.not_after)
     )
     return (entry.key_id, entry.state, " ".join(entry.use) or "every", *times)
 
 
+def _time(when: datetime, form: str) -> str:
+    """``when`` in UTC; or as it was given, if UTC has no such year."""
+    try:
+        return when.astimezone(UTC).strftime(form)
+    except OverflowError:
+        return when.isoformat(timespec="seconds")
+
+
 def _row(*cells: str) -> None:
-    folded = [fold(cell, width) for cell, width in zip(cells, _WIDTHS, strict=True)]
-    for line in itertools.zip_longest(*folded, fillvalue=""):
-        padded = (f"{cell:<{width}}" for cell, width in zip(line, _WIDTHS, strict=True))
-        click.echo("  ".join(padded).rstrip())
+    for line in row(cells, _WIDTHS):
+        click.echo(line)

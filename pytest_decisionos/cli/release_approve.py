@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from pytest_decisionos.cli.releasing import here_of, say, where
-from pytest_decisionos.errors import DecisionOSError, ExitCode, RefusedError
+from pytest_decisionos.cli.output import say
+from pytest_decisionos.cli.releasing import here_of, where
+from pytest_decisionos.errors import DecisionOSError, ExitCode, RefusedError, shown
 from pytest_decisionos.judge.sign import first_fault
 from pytest_decisionos.judge.verify import verify_bundle
 from pytest_decisionos.release.approval import approve as make
@@ -64,4 +65,4 @@ def approve(  # noqa: PLR0917 - click passes each option by name
     )  # fmt: skip
     step = "" if claims.to_pct is None else f", {claims.from_pct or 0:g} → {claims.to_pct:g} %"
     say("approved", f"{claims.decision_id} of {claims.release}{step}")
-    click.echo(f"→ {click.format_filename(path)}")
+    click.echo(f"→ {shown(str(path), 300)}")

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_decisionos.cli.releasing import as_json, dry_run, here_of, judged, say, tell, where
+from pytest_decisionos.cli.output import even_unread, say
+from pytest_decisionos.cli.releasing import as_json, dry_run, here_of, judged, tell, where
 from pytest_decisionos.errors import ExitCode
 from pytest_decisionos.release.auto import auto as act
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from pytest_decisionos.release.auto import AutoDone
 
 _EXIT = {
     "promote": ExitCode.GO,
@@ -46,10 +49,16 @@ def auto(  # noqa: PLR0917 - click passes each option by name
     holds. Twice is the same as once, so it may run from cron.
 
     Needs the scope of what is due: deploy:promote, deploy:abort. Exit status: 0 stepped or promoted,
-    2 aborted, 3 denied, 4 unusable, 10 wait.
+    2 aborted, or the stage cannot be believed, 3 denied, 4 unusable, 10 wait.
     """
     here = here_of("dosctl release auto", root=root, gate=gate, evidence=evidence, trust=trust)
     done = act(here, dry_run=dry_run)
+    with even_unread():
+        _tell(done, dry_run=dry_run, as_json=as_json)
+    return int(_EXIT[done.action])
+
+
+def _tell(done: AutoDone, *, dry_run: bool, as_json: bool) -> None:
     told: dict[str, Any] = {"action": done.action, "dry_run": dry_run, "from_pct": done.from_pct}
     tell(
         done.reading,
@@ -64,4 +73,3 @@ def auto(  # noqa: PLR0917 - click passes each option by name
             say("FAILED", fault, err=True)
         would = "would " if dry_run else ""
         say("action", f"{would}{done.action}, {done.from_pct:g} → {done.to_pct:g} %")
-    return int(_EXIT[done.action])

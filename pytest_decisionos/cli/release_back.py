@@ -5,12 +5,12 @@ An abort must not fail, nor be late, for a module that only a promotion needs.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from pytest_decisionos.cli.releasing import as_json, here_of, here_of_abort, say, where
+from pytest_decisionos.cli.output import echo_json, even_unread, say
+from pytest_decisionos.cli.releasing import as_json, here_of, here_of_abort, where
 from pytest_decisionos.errors import ExitCode
 from pytest_decisionos.release import back
 from pytest_decisionos.report.conditions import stage_json, stage_words
@@ -47,19 +47,22 @@ def abort(reason: str, root: Path | None, gate: Path | None, as_json: bool) -> i
     """
     here, faults = here_of_abort("dosctl release abort", root=root, gate=gate)
     done = back.abort(here, reason)
-    notes = [*faults, *done.notes]
+    with even_unread():
+        _tell(done, [*faults, *done.notes], as_json=as_json)
+    return int(ExitCode.GO if done.ok else ExitCode.NO_GO)
+
+
+def _tell(done: back.Back, notes: list[str], *, as_json: bool) -> None:
     if as_json:
         told = {"command": "abort", "done": done.ok, "driven": done.driven, "notes": notes}
-        told |= {"faults": list(done.faults), "stage": stage_json(done.after)}
-        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
-    else:
-        for text in notes:
-            say("note", text, err=True)
-        for text in done.faults:
-            say("FAILED", text, err=True)
-        say("traffic", "back" if done.driven else "NOT known to be back")
-        say("stage", stage_words(done.after))
-    return int(ExitCode.GO if done.ok else ExitCode.NO_GO)
+        echo_json(told | {"faults": list(done.faults), "stage": stage_json(done.after)})
+        return
+    for text in notes:
+        say("note", text, err=True)
+    for text in done.faults:
+        say("FAILED", text, err=True)
+    say("traffic", "back" if done.driven else "NOT known to be back")
+    say("stage", stage_words(done.after))
 
 
 @click.command(epilog=_RECONCILE)
@@ -72,9 +75,10 @@ def reconcile(root: Path | None, gate: Path | None) -> None:
     4 unusable, or traffic could not be moved.
     """
     done = back.reconcile(here_of("dosctl release reconcile", root=root, gate=gate))
-    for what in done.what:
-        say("done", what)
-    say("stage", stage_words(done.reading))
+    with even_unread():
+        for what in done.what:
+            say("done", what)
+        say("stage", stage_words(done.reading))
 
 
 @click.command(epilog=_ACKNOWLEDGE)

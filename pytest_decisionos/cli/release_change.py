@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_decisionos.cli.output import even_unread, say
 from pytest_decisionos.cli.releasing import (
     as_json,
     asking_of,
@@ -14,7 +15,6 @@ from pytest_decisionos.cli.releasing import (
     by_decision,
     dry_run,
     here_of,
-    say,
     tell,
     where,
 )
@@ -146,7 +146,8 @@ def _change(
         done = act(here, asking)
     except DecisionOSError as fault:
         outcomes = fault.outcomes if isinstance(fault, ConditionsError) else ()
-        tell(None, outcomes, as_json=as_json, **told, done=False, error=str(fault))
+        with even_unread():  # it may say that the traffic was driven back
+            tell(None, outcomes, as_json=as_json, **told, done=False, error=str(fault))
         raise
     tell(
         done.reading,

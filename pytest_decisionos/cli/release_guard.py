@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pytest_decisionos.checks.run import with_checks
-from pytest_decisionos.cli.gathered import gathered
-from pytest_decisionos.cli.releasing import as_json, here_of, say, where
-from pytest_decisionos.errors import ExitCode
-from pytest_decisionos.judge.decide import decide
+from pytest_decisionos.cli.gathered import EXIT, judged
+from pytest_decisionos.cli.output import echo_json, even_unread, say
+from pytest_decisionos.cli.releasing import as_json, here_of, where
+from pytest_decisionos.errors import DeniedError, RefusedError
+from pytest_decisionos.judge.admission import counts_copies
 from pytest_decisionos.judge.gather import Request
-from pytest_decisionos.model.decision import Action, Verdict
+from pytest_decisionos.model.decision import Action
 from pytest_decisionos.release.back import abort
 from pytest_decisionos.report.conditions import stage_json, stage_words
 from pytest_decisionos.settings import from_environment
 
-_EXIT = {Verdict.GO: ExitCode.GO, Verdict.HOLD: ExitCode.HOLD, Verdict.NO_GO: ExitCode.NO_GO}
+if TYPE_CHECKING:
+    from pytest_decisionos.model.decision import Decision
+    from pytest_decisionos.release.back import Back
+
 _GUARD = """\b
 Example:
   dosctl release guard --slo configs/slo/slo-canary-v2.json --quorum 2/3
@@ -59,6 +63,7 @@ def guard(  # noqa: PLR0917 - click passes each option by name
     settings = from_environment()
     here = here_of("dosctl release guard", root=root, gate=gate, evidence=evidence)
     here.require("judge:run")
+    ring = here.asked.ring()
     request = Request(
         root=here.asked.root,
         gate=here.gate,
@@ -67,35 +72,56 @@ def guard(  # noqa: PLR0917 - click passes each option by name
         evidence=here.evidence,
         only_slo=slo,
         quorum=settings.quorum if quorum is None else quorum,
-        ring=here.asked.ring(),
+        ring=ring,
         settings=settings,
     )
-    checks = request.loaded_gate.phase(request.phase).check_list()
-    decision = decide(with_checks(gathered(request), checks, request.root))
-    reasons = [one for one in decision.reasons if not one.outvoted]
-    why = "; ".join(f"{one.code}: {one.message}" for one in reasons[:3])
-    if not as_json:
-        say("gate", f"{decision.verdict}, {decision.action}")
-        for one in reasons[:5]:
-            say("reason", f"{one.code}: {one.message}")
-    done = abort(here, f"gate: {why}") if decision.action is Action.ABORT else None
+    inputs, decision = judged(request)
+    if counts_copies(inputs.blocks) and here.look(ring).pct:
+        raise RefusedError(
+            "copies of requests count as the canary's, which has users",
+            file=inputs.evidence.file,
+            field="/witness/harvest/shadow",
+            next_step="dosctl evidence build --no-shadow",
+        )
+    done = None
+    if decision.action is Action.ABORT:
+        # First of all: an output that cannot be written must not keep the traffic on the canary.
+        try:
+            done = abort(here, f"gate: {'; '.join(_reasons(decision)[:3])}")
+        except DeniedError:
+            with even_unread():
+                _tell(decision, None, as_json=as_json)
+            raise
+    with even_unread() if done else contextlib.nullcontext():
+        _tell(decision, done, as_json=as_json)
+    return EXIT[decision.verdict]
+
+
+def _reasons(decision: Decision) -> list[str]:
+    return [f"{one.code}: {one.message}" for one in decision.reasons if not one.outvoted]
+
+
+def _tell(decision: Decision, done: Back | None, *, as_json: bool) -> None:
     if as_json:
+        reasons = [one.model_dump(mode="json") for one in decision.reasons if not one.outvoted]
         told = {
             "verdict": decision.verdict,
             "action": decision.action,
             "decision_id": decision.decision_id,
-            "reasons": [one.model_dump(mode="json") for one in reasons],
+            "reasons": reasons,
             "aborted": None if done is None else done.ok,
             "faults": list(done.faults) if done else [],
             "stage": stage_json(done.after) if done else None,
         }
-        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
-        return int(_EXIT[decision.verdict])
-    if done is None and decision.verdict is not Verdict.GO:
-        say("stage", "nothing was aborted: the action is wait")
+        echo_json(told)
+        return
+    say("gate", f"{decision.verdict}, {decision.action} (unsigned: a dry-run)")
+    for reason in _reasons(decision)[:5]:
+        say("reason", reason)
     if done is not None:
         for fault in done.faults:
             say("FAILED", fault, err=True)
         say("traffic", "back" if done.driven else "NOT known to be back")
         say("stage", stage_words(done.after))
-    return int(_EXIT[decision.verdict])
+    elif decision.action is Action.WAIT:
+        say("stage", "nothing was aborted: the action is wait")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pytest_decisionos.cli.releasing import as_json, by_decision, here_of, say, where
+from pytest_decisionos.cli.output import echo_json, say
+from pytest_decisionos.cli.releasing import as_json, by_decision, here_of, where
 from pytest_decisionos.errors import DecisionOSError, ExitCode
 from pytest_decisionos.release.conditions import Asking
 from pytest_decisionos.release.outlook import outlook
@@ -54,8 +54,7 @@ def status(  # noqa: PLR0917 - click passes each option by name
     outcomes = judged.outcomes if judged else ()
     if as_json:
         told: dict[str, Any] = {"stage": stage_json(reading), "traffic": traffic, "keys": keys}
-        told |= {"next": following, "conditions": condition_json(outcomes)}
-        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        echo_json(told | {"next": following, "conditions": condition_json(outcomes)})
         return int(ExitCode.GO)
     say("stage", stage_words(reading))
     if keys:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_decisionos.cli.output import echo_json, say
 from pytest_decisionos.cli.trusted import must_trust
 from pytest_decisionos.errors import DecisionOSError, UsageError
 from pytest_decisionos.judge.gate import load_gate
@@ -18,8 +17,7 @@ from pytest_decisionos.release.back import claimed_target
 from pytest_decisionos.release.here import LATEST, Here
 from pytest_decisionos.release.repair import Asked
 from pytest_decisionos.report.conditions import condition_json, condition_lines, stage_words
-from pytest_decisionos.report.text import labelled, plain
-from pytest_decisionos.settings import Settings, from_environment
+from pytest_decisionos.settings import from_environment, what_can_be_used
 from pytest_decisionos.trust.sources import ring_of
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_decisionos.model.target import Target
     from pytest_decisionos.release.conditions import Asking
     from pytest_decisionos.release.stage_model import Reading
+    from pytest_decisionos.settings import Settings
 
 Options = dict[str, Any]
 
@@ -112,24 +111,13 @@ def here_of(
 def here_of_abort(command: str, *, root: Path | None, gate: Path | None) -> tuple[Here, list[str]]:
     """The same for an abort, which goes on without what it can do without; and what that is.
 
+    Only the variables that cannot be used are left out: without its keys it could but remove the stage.
+
     Raises:
         DecisionOSError: nothing says which target this is.
     """
-    faults: list[str] = []
-    try:
-        settings = from_environment()
-    except DecisionOSError as fault:
-        faults.append(str(fault))
-        said = os.environ
-        settings = Settings.model_construct(
-            root=Path(said.get("DECISIONOS_ROOT") or "var"),
-            gate=Path(said.get("DECISIONOS_GATE") or "configs/gate.yaml"),
-            allow_scopes=said.get("DECISIONOS_ALLOW_SCOPES", ""),
-            actor=said.get("DECISIONOS_ACTOR", ""),
-            state_dir=Path(said["DECISIONOS_STATE_DIR"])
-            if "DECISIONOS_STATE_DIR" in said
-            else None,
-        )
+    settings, unusable = what_can_be_used()
+    faults = [f"left out: {fault}" for fault in unusable]
     gate = gate or settings.gate
     try:
         target = load_gate(gate).target
@@ -214,8 +202,7 @@ def tell(
     """Print the stage and the conditions, to standard output."""
     if as_json:
         stage = None if reading is None else _stage(reading)
-        told = {**more, "stage": stage, "conditions": condition_json(outcomes)}
-        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        echo_json({**more, "stage": stage, "conditions": condition_json(outcomes)})
         return
     shown = [one for one in outcomes if not bad_only or one.cause]
     for line in condition_lines(shown):
@@ -228,9 +215,3 @@ def _stage(reading: Reading) -> Options:
     from pytest_decisionos.report.conditions import stage_json  # noqa: PLC0415 - only for JSON
 
     return stage_json(reading)
-
-
-def say(label: str, text: str, *, err: bool = False) -> None:
-    """A line of ours, folded."""
-    for line in labelled(label, plain(text, 2000)):
-        click.echo(line, err=err)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pytest_decisionos.cli.times import time_of
+from pytest_decisionos.errors import shown
 
 # Spelt out, because naming them by import would make every `dosctl --help` load numpy.
 _SCENARIOS = ("healthy", "slow-canary", "error-burst", "thin-traffic", "evil-evidence")
@@ -31,6 +32,7 @@ Examples:
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
+    metavar="N",
     default=7,
     show_default=True,
     help="The same seed gives the same traffic.",
@@ -64,7 +66,7 @@ def sample(out: Path, seed: int, scenario: str, end: str | None) -> None:
         written.append(forge_sample(out))
     for path in written:
         rows = f"{_rows(path):>9,} rows" if path.suffix == ".csv" else " " * 14
-        click.echo(f"{rows}  {click.format_filename(path)}")
+        click.echo(f"{rows}  {shown(str(path), 300)}")
 
 
 def _rows(path: Path) -> int:

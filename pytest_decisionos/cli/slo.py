@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from pytest_decisionos.cli.output import echo_json
 from pytest_decisionos.errors import EvidenceError, ExitCode, UsageError
-from pytest_decisionos.model import strict_json
 from pytest_decisionos.slo.compile import expand_globs, load_slo
 from pytest_decisionos.slo.lint import lint as lint_file
 from pytest_decisionos.slo.lint import traffic_seen
@@ -70,7 +69,7 @@ def lint(
     if as_json:
         told = [finding._asdict() for finding in findings]
         report = {"files": [str(p) for p in paths], "errors": errors, "warnings": warnings}
-        click.echo(strict_json.dumps({**report, "findings": told}), nl=False)
+        echo_json({**report, "findings": told})
     else:
         for finding in findings:
             click.echo(str(finding))
@@ -85,9 +84,9 @@ def explain(file: Path, as_json: bool) -> None:
     """Tell in words what an SLO file asks for."""
     loaded = load_slo(file)
     if as_json:
-        click.echo(loaded.model_dump_json(indent=2))
+        echo_json(loaded.model_dump(mode="json"))
         return
-    from pytest_decisionos.slo import explain as words  # noqa: PLC0415 - rich loads only for people
+    from pytest_decisionos.report import explain as words  # noqa: PLC0415 - only for people
 
     click.echo(words.explain(loaded, now=datetime.now(UTC)), nl=False)
 
@@ -107,7 +106,7 @@ def schema(gate: bool, canary: bool) -> None:
     else:
         from pytest_decisionos.slo.schema import SloFile as model  # noqa: N813, PLC0415 - on demand
     made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
-    click.echo(json.dumps(made, ensure_ascii=False, indent=2))
+    echo_json(made)
 
 
 def _traffic(root: Path | None) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import shlex
 from datetime import UTC, datetime
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from pytest_decisionos.cli.output import echo_json, even_unread, say
 from pytest_decisionos.errors import ExitCode, UsageError, shown
 from pytest_decisionos.judge.gate import load_gate
-from pytest_decisionos.model import strict_json
 from pytest_decisionos.release import audit
 from pytest_decisionos.release.repair import Asked, initialise, repair
 from pytest_decisionos.release.stage import FILE, Reading
 from pytest_decisionos.release.watch import Command, follow, look, until_stopped
-from pytest_decisionos.report.text import fold
+from pytest_decisionos.report.conditions import stage_alone
 from pytest_decisionos.settings import Settings, from_environment
 from pytest_decisionos.trust.sources import place_of, ring_at, ring_of
 
@@ -121,7 +120,7 @@ def show(root: Path | None, gate: Path | None, as_json: bool) -> int:
     return int(ExitCode.GO)
 
 
-@stage.command(epilog=_VERIFY)
+@stage.command(epilog=_VERIFY, short_help="Say whether the stage's file is valid.")
 @_where
 def verify(root: Path | None, gate: Path | None, as_json: bool) -> int:
     """Show the stage, and say by the exit status whether its file is valid.
@@ -148,7 +147,7 @@ def init(root: Path | None, gate: Path | None, as_json: bool, release: str | Non
     return _tell_done(place, initialise(place.asked(), release), as_json=as_json)
 
 
-@stage.command(epilog=_RECONCILE)
+@stage.command(epilog=_RECONCILE, short_help="Repair a file that cannot be believed.")
 @_where
 def reconcile(root: Path | None, gate: Path | None, as_json: bool) -> int:
     """Repair a file that cannot be believed: keep it aside, and write a signed stable stage.
@@ -161,7 +160,7 @@ def reconcile(root: Path | None, gate: Path | None, as_json: bool) -> int:
     return _tell_done(place, repair(place.asked()), as_json=as_json)
 
 
-@stage.command(epilog=_WATCH)
+@stage.command(epilog=_WATCH, short_help="Follow the stage, and run a command at each change.")
 @_where
 @click.option("--exec", "program", metavar="CMD", help="Run this for each change; no shell.")
 @click.option(
@@ -169,6 +168,7 @@ def reconcile(root: Path | None, gate: Path | None, as_json: bool) -> int:
     default=2.0,
     show_default=True,
     type=click.FloatRange(0.05, 3600),
+    metavar="SEC",
     help="Seconds between two looks.",
 )
 @click.option(
@@ -176,6 +176,7 @@ def reconcile(root: Path | None, gate: Path | None, as_json: bool) -> int:
     default=60.0,
     show_default=True,
     type=click.FloatRange(0.1, 3600),
+    metavar="SEC",
     help="Seconds that CMD may take.",
 )
 @click.option("--once", is_flag=True, help="Look once, run CMD once, and end.")
@@ -212,7 +213,9 @@ def watch(  # noqa: PLR0917 - click passes each option by name
             once=once,
         ):
             failed = bool(change.fault)
-            _tell_change(place, change, as_json=as_json)
+            # An abort that comes later must reach CMD, whatever became of this output.
+            with even_unread() if command else contextlib.nullcontext():
+                _tell_change(place, change, as_json=as_json)
     return int(ExitCode.UNUSABLE if once and failed else ExitCode.GO)
 
 
@@ -267,39 +270,23 @@ def _report(place: _Place, reading: Reading) -> dict[str, Any]:
 def _tell(place: _Place, reading: Reading, *, as_json: bool, done: str = "") -> None:
     if as_json:
         more = {"done": done} if done else {}
-        click.echo(strict_json.dumps(more | _report(place, reading)), nl=False)
+        echo_json(more | _report(place, reading))
         return
-    _labelled("stage", _words_of(reading))
+    say("stage", stage_alone(reading))
     if reading.stage is not None:
         found = reading.stage
-        _labelled("since", f"{found.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
-        _labelled("number", f"{found.seq}, signed by {found.key_id}; looks {found.looks}")
+        say("since", f"{found.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+        say("number", f"{found.seq}, signed by {found.key_id}; looks {found.looks}")
         if found.decision_sha256:
-            _labelled("decision", found.decision_sha256)
-    _labelled("target", str(place.target))
+            say("decision", found.decision_sha256)
+    say("target", str(place.target))
     if reading.message:
-        _labelled("ALARM" if reading.alarm else "note", _alarm(reading))
+        say("ALARM" if reading.alarm else "note", _alarm(reading))
     if reading.alarm not in {"", "unverified", "memory"}:
-        _labelled(
-            "next", "dosctl stage init" if reading.alarm == "missing" else "dosctl stage reconcile"
-        )
+        say("next", "dosctl stage init" if reading.alarm == "missing" else "dosctl stage reconcile")
     if done:
-        _labelled("done", done)
+        say("done", done)
     click.echo(f"→ {shown(str(place.root / FILE), 300)}")
-
-
-def _words_of(reading: Reading) -> str:
-    name, release = reading.name, reading.release or "an unknown release"
-    base = reading.baseline_release or "an unknown release"
-    text = {
-        "stable": f"stable: everybody runs {release}",
-        "canary": f"canary: {reading.pct:g} % runs {release}, the rest {base}"
-        if reading.pct
-        else f"canary: {release} gets copies of requests, everybody runs {base}",
-        "promote": f"promote: everybody runs {release}, and {base} is kept warm",
-        "abort": f"abort: back to {base}",
-    }[name]
-    return f"{text}; paused" if reading.paused else text
 
 
 def _alarm(reading: Reading) -> str:
@@ -312,15 +299,10 @@ def _tell_change(place: _Place, change: Change, *, as_json: bool) -> None:
     if as_json:
         command = {None: None, "": "done"}.get(change.fault, "failed")
         made = {"at": at, "command": command, "fault": change.fault or ""}
-        click.echo(json.dumps(made | _report(place, reading), ensure_ascii=False))
+        echo_json(made | _report(place, reading), indent=None)
         return
-    click.echo(f"{at} {_words_of(reading)}")
+    click.echo(f"{at} {stage_alone(reading)}")
     if reading.alarm:
-        _labelled("  ALARM", _alarm(reading))
+        say("  ALARM", _alarm(reading))
     if change.fault:
-        _labelled("  FAILED", change.fault)
-
-
-def _labelled(label: str, text: str) -> None:
-    for number, line in enumerate(fold(shown(text, 2000), 69)):
-        click.echo(f"{'' if number else label:<10} {line}".rstrip())
+        say("  FAILED", change.fault)

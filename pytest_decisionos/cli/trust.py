@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pytest_decisionos.cli.output import echo_json, say
 from pytest_decisionos.cli.times import time_of
+from pytest_decisionos.cli.trusted import must_trust_path
 from pytest_decisionos.errors import UsageError, shown
-from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import parse_time
 from pytest_decisionos.settings import from_environment
 
@@ -65,7 +66,9 @@ def _floors(command: Any) -> Any:
         ("--min-n", 1, "The least n of every quorum."),
         ("--min-k", 1, "The least k of every quorum."),
     ):
-        command = click.option(name, type=click.IntRange(least, 99), help=words)(command)
+        command = click.option(name, type=click.IntRange(least, 99), metavar="N", help=words)(
+            command
+        )
     return command
 
 
@@ -192,7 +195,7 @@ def show(file: Path | None, as_json: bool) -> None:
     loaded = read_trust(path)
     if as_json:
         told = {"file": str(path), "sha256": loaded.sha256}
-        _json(told | loaded.trust.model_dump(mode="json"))
+        echo_json(told | loaded.trust.model_dump(mode="json"))
         return
     _head(path, loaded)
     _table(loaded.trust)
@@ -217,11 +220,11 @@ def verify(file: Path | None, as_json: bool) -> None:
     loaded = verify_trust(path, now=now, sha256_pin=pin, state_dir=settings.state_dir)
     warnings = list(doubts(loaded.trust, now))
     if as_json:
-        _json(_told(path, loaded) | {"pinned": bool(pin), "warnings": warnings})
+        echo_json(_told(path, loaded) | {"pinned": bool(pin), "warnings": warnings})
         return
     _head(path, loaded)
     for warning in warnings:
-        click.echo(f"warning: {warning}")
+        say("warning", warning)
     click.echo(f"may be believed, {'by its pin' if pin else 'unpinned'}; warnings: {len(warnings)}")
 
 
@@ -235,10 +238,7 @@ def _change(file: Path | None, as_json: bool, change: Callable[[TrustFile], Trus
 
 
 def _path(file: Path | None) -> Path:
-    path = file or from_environment().trust
-    if path is None:
-        raise UsageError("no trust file", expected="a file, or DECISIONOS_TRUST")
-    return path
+    return file or must_trust_path(None, from_environment(), "FILE")
 
 
 def _one_of(key: object, policy: object) -> None:
@@ -283,13 +283,9 @@ def _told(path: Path, loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _json(told: dict[str, Any]) -> None:
-    click.echo(strict_json.dumps(told), nl=False)
-
-
 def _tell(path: Path, loaded: Loaded, as_json: bool) -> None:
     if as_json:
-        _json(_told(path, loaded))
+        echo_json(_told(path, loaded))
     else:
         _head(path, loaded)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from pytest_decisionos.model.base import Frozen
 from pytest_decisionos.model.policy_text import read_policy
@@ -22,7 +22,9 @@ SECRET_KEYS: Final = (
     "*token",
     "*tokens",
     "*password",
+    "*passwords",
     "*passwd",
+    "*pwd",
     "*passphrase",
     "*secret",
     "*secrets",
@@ -30,10 +32,18 @@ SECRET_KEYS: Final = (
     "*apikey",
     "*access_key",
     "*private_key",
+    "*secret_key",
+    "*signing_key",
+    "*hmac_key",
     "*credential",
     "*credentials",
     "*authorization",
+    "*bearer",
+    "*jwt",
+    "auth",
+    "basic_auth",
     "cookie",
+    "cookies",
     "set_cookie",
     "session_id",
 )
@@ -88,6 +98,13 @@ class Retention(Frozen):
     legal_holds: Annotated[tuple[LegalHold, ...], Field(max_length=1000)] = ()
 
 
+def _no_way_up(prefix: str) -> str:
+    """S3 knows no folders, but what copies from it to a disk does."""
+    if {".", ".."} & set(prefix.split("/")):
+        raise ValueError("a part of it is . or .., which leads out of a folder")
+    return prefix
+
+
 class ObjectLock(Frozen):
     """Where documents are locked in S3, and how.
 
@@ -105,7 +122,9 @@ class ObjectLock(Frozen):
         str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     ]
     prefix: Annotated[
-        str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._/-]*$", max_length=512)
+        str,
+        StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._/-]*$", max_length=512),
+        AfterValidator(_no_way_up),
     ] = ""
     mode: Literal["COMPLIANCE", "GOVERNANCE"] = "COMPLIANCE"
     days: Days = 365

@@ -27,8 +27,13 @@ def digest(blocks: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_fault(blocks: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Cause and message of what is wrong with the document's own digest; None if it is right."""
+def digest_fault(blocks: Mapping[str, Any], actual: str | None = None) -> tuple[str, str] | None:
+    """Cause and message of what is wrong with the document's own digest; None if it is right.
+
+    Args:
+        blocks: the document.
+        actual: its ``digest``, from who has it already.
+    """
     integrity = blocks.get("integrity")
     if not isinstance(integrity, dict):
         return "missing", "/integrity is missing: the evidence does not say what it was"
@@ -38,7 +43,7 @@ def digest_fault(blocks: Mapping[str, Any]) -> tuple[str, str] | None:
     if not isinstance(stated, str) or not re.fullmatch(r"[0-9a-f]{64}", stated):
         what = f"/integrity/signature_sha256 is {shown(stated, 70)}"
         return "wrong_type", f"{what}, not 64 hexadecimal digits"
-    actual = digest(blocks)
+    actual = actual or digest(blocks)
     if stated != actual:
         what = f"the blocks have digest {actual[:16]}…, and it says {stated[:16]}…"
         return "tampered", f"{what}: it was changed"

@@ -103,16 +103,16 @@ def update(
             files, faults = index_files.scan(root, look, progress)
             payloads = _news(index, files, faults, now, retention)
             index.append(payloads, now)
-            told = [payload["event"] for payload in payloads]
+            events = [payload["event"] for payload in payloads]
             return Report(
                 faults=tuple(faults),
                 documents=len(files),
                 entries=index.entries,
                 signature="signed" if key else "unsigned",
                 keyid=index.keyid,
-                added=told.count("indexed"),
-                changed=told.count("changed"),
-                removed=told.count("removed"),
+                added=events.count("indexed"),
+                changed=events.count("changed"),
+                removed=events.count("removed"),
                 redone=index.redone,
             )
     except BrokenIndexError as broken:
@@ -136,7 +136,7 @@ def _news(
     retention: Retention,
 ) -> list[dict[str, Any]]:
     """The entries that the index lacks; what may not be one is added to ``faults``."""
-    told = {fault.path for fault in faults}
+    faulty = {fault.path for fault in faults}
     bundles = {_bundle_of(path) for path in index.state} - {""}
     made = []
     for path, file in files.items():
@@ -163,7 +163,7 @@ def _news(
             date = old or index.date_of(path, file.sha256, now, retention)
             made[-1]["retain_until"] = date
     for path, known in index.state.items():
-        if not known.live or path in files or path in told:
+        if not known.live or path in files or path in faulty:
             continue
         if known.tier == "wip":
             made.append(

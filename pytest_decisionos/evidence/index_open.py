@@ -102,9 +102,9 @@ class Index:
     def date_of(self, path: str, sha256: str, now: datetime, retention: Retention) -> str:
         """Until when a LOCKED document stays that is taken up now."""
         date = time_text(now + timedelta(days=retention.locked_days))
-        told = self.dates.get(path, ("", ""))
+        known, until = self.dates.get(path, ("", ""))
         # Said by an entry that no head covers: it may only lengthen.
-        return max(date, told[1]) if told[0] == sha256 else date
+        return max(date, until) if known == sha256 else date
 
     def take_back(self, covered: int, rest: Sequence[Mapping[str, Any]]) -> None:
         """Remove the entries that came after the head."""

@@ -58,7 +58,7 @@ def refuse_secrets(blocks: Mapping[str, Any], privacy: Privacy, file: object = N
     """Refuse ``blocks`` if a value stands under a key that looks like the name of a secret.
 
     Names are compared as ``snake_case`` and without any separators (``X-API-Key``, ``apiKey`` and
-    ``APIKEY`` are one), digits at the end left out. What stands anywhere below such a key is under
+    ``APIKEY`` are one), a number or version at the end left out. What stands anywhere below such a key is under
     it. A pointer of ``privacy.allow`` lifts that for the key or value that it names; ``METRICS``
     are no such names; null, a masked value and ``integrity`` are no fault.
 
@@ -115,7 +115,7 @@ def _secrets(more: tuple[str, ...]) -> Callable[[str], bool]:
     @lru_cache(maxsize=4096)
     def secret(key: str) -> bool:
         name = _snake(key)
-        bare = name.rstrip("0123456789_")
+        bare = re.sub(r"(_v)?[0-9_]+$", "", name)
         return any(matches(form) for form in (name, bare, bare.replace("_", "")))
 
     return secret

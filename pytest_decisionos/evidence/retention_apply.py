@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from pytest_decisionos.errors import RefusedError, UsageError
 from pytest_decisionos.evidence import index_files
-from pytest_decisionos.evidence.index_files import EVIDENCE
+from pytest_decisionos.evidence.index_files import EVIDENCE, HEAD
 from pytest_decisionos.evidence.index_open import opened
 from pytest_decisionos.evidence.retention import Item, Plan, by_path, plan_with
 from pytest_decisionos.trust.files import locked
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pytest_decisionos.evidence.config import Retention
     from pytest_decisionos.evidence.index_open import Index
+    from pytest_decisionos.model.target import Target
     from pytest_decisionos.trust.ed25519 import PrivateKey
     from pytest_decisionos.trust.trustfile import TrustFile
 
@@ -36,6 +37,7 @@ def apply(
     now: datetime,
     key: PrivateKey | None = None,
     trust: TrustFile | None = None,
+    target: Target | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> Plan:
     """Delete what ``planned`` says, as far as a plan made now says it too.
@@ -45,21 +47,38 @@ def apply(
     writes it; and only after the index, with its head, says so. If a crash comes in between, the
     next run finds the file that should be gone, and decides on it as on any other.
 
+    Args:
+        root: root folder of the target.
+        planned: what may be deleted.
+        retention: how long documents are kept.
+        now: the time here.
+        key: the index key; None leaves the head unsigned, if it is.
+        trust: whose signature may stand under the head that is there.
+        target: what the index is about; one that is begun here says so for good.
+        progress: told the share of the files that is done (0 to 1), and the last of them.
+
     Returns:
         What was done; its deletions are done.
 
     Raises:
         EvidenceError: a folder cannot be used.
-        RefusedError: the index was changed, may not be written here, or another writer has it.
+        RefusedError: the index was changed, may not be written here, is about another target, or
+            another writer has it.
         UsageError: the index cannot be written.
     """
     if not planned.deletions:
         return planned
     agreed = {(item.path, item.sha256) for item in planned.deletions}
     with (
-        opened(root, now=now, key=key, trust=trust) as index,
+        opened(root, now=now, key=key, trust=trust, target=target) as index,
         index_files.folder(root, EVIDENCE) as directory,
     ):
+        if key is not None and trust is not None and index.target is None:
+            raise RefusedError(
+                "nothing says what the new index is about, so nobody could write to it again",
+                file=root / HEAD,
+                next_step="name gate.yaml with --gate, or begin it with `dosctl evidence index`",
+            )
         fresh = plan_with(root, retention, index.state, now=now, progress=progress)
         done = [item for item in fresh.items if item.action == "keep"]
         todo = []

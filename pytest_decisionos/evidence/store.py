@@ -7,6 +7,7 @@ A hidden ``.….tmp`` file may stay; nobody reads it, and it may be removed.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -52,6 +53,7 @@ class Locked(NamedTuple):
         target: the target that it is about; None if it names none.
         seal: what its seal proves.
         created: whether it was made now; False if it was LOCKED already.
+        writable: whether it was LOCKED already and could be written to; it cannot any longer.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Locked(NamedTuple):
     target: Target | None
     seal: Seal
     created: bool
+    writable: bool = False
 
 
 def merge(
@@ -169,13 +172,14 @@ def lock(
         now: the time here.
 
     Returns:
-        What is LOCKED now; with ``created`` False if these values were LOCKED already.
+        What is LOCKED now; with ``created`` False if these values were LOCKED already. It is made
+        read-only again if it is not.
 
     Raises:
         EvidenceError: the document cannot be used, or holds a secret.
         RefusedError: the document was changed, or is not sealed; or NAME is LOCKED with other
             values.
-        UsageError: NAME is no file name, or the file cannot be written.
+        UsageError: NAME is no file name, or the file cannot be written, or not made read-only.
     """
     refuse_locked(path)
     data = strict_json.read_bytes(path, error=EvidenceError, next_step=_BUILD)
@@ -214,8 +218,27 @@ def _locked_already(path: Path, new: Evidence, ring: KeyRing | None, now: dateti
             expected=f"digest {theirs}, that is LOCKED",
             next_step="lock it under another name with --name",
         )
+    writable = _was_writable(path)
     # A key may have retired since, which makes what it sealed no other document.
-    return _as_locked(path, old, len(data), verify(old.blocks, ring, now=now), created=False)
+    seal = verify(old.blocks, ring, now=now)
+    return _as_locked(path, old, len(data), seal, created=False)._replace(writable=writable)
+
+
+def _was_writable(path: Path) -> bool:
+    """Whether the mode of a LOCKED document let somebody write; it does no more."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            writable = bool(os.fstat(descriptor).st_mode & 0o222)
+            if writable:
+                os.fchmod(descriptor, 0o444)
+        finally:
+            os.close(descriptor)
+    except OSError as fault:
+        raise UsageError(
+            f"is LOCKED, and cannot be made read-only again: {fault.strerror}", file=path
+        ) from None
+    return writable
 
 
 def _as_locked(path: Path, found: Evidence, size: int, seal: Seal, *, created: bool) -> Locked:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_decisionos.harvest.load import Given, load
+from pytest_decisionos.errors import LogError
+from pytest_decisionos.harvest.load import Given, Loaded, load
 from pytest_decisionos.harvest.measure import QUANTILES, Measured, measure
 from pytest_decisionos.harvest.options import Options
 from pytest_decisionos.harvest.source import find
@@ -91,6 +92,8 @@ def harvest(
         since = log.first if asked_for[0] is None else asked_for[0]
         until = log.last + 1 if asked_for[1] is None else asked_for[1]
         start = log.canary_since if step_start is None else step_start
+        if options.shadow and start is not None:
+            _refuse_users(log, start)
         warm = None if start is None else start + options.guardband_ms
         judge = role == "judgelog"
         where = None if judge else span(options, since, until)
@@ -122,6 +125,19 @@ def harvest(
             releases=log.releases,
             has_signature=log.has_signature,
             options=options,
+        )
+
+
+def _refuse_users(log: Loaded, start: int) -> None:
+    """Copies must not speak for a canary that has users: a copy that fails hurts nobody."""
+    [(users,)] = log.engine.run("users", start=start)
+    if users:
+        raise LogError(
+            "the canary has users and copies at once",
+            field="variant",
+            found=f"{users:,} rows of canary beside rows of shadow, from {time_text(start)} on",
+            expected="in shadow only copies, and nobody's users",
+            next_step="build it with --no-shadow, or cut off an earlier step with --since",
         )
 
 

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 QUANTILES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 RATES: Final = ("errors", "unavailable", "signature_errors")
-SPREAD_BUCKETS: Final = 30
-"""Sub-buckets for D, as in query.sql: batch means are usually taken from 10 to 30 batches
-(Schmeiser, Oper. Res. 30:556, 1982)."""
 
 
 @dataclass

@@ -22,9 +22,6 @@ DEFAULT_FILTERS: Final = (
 )
 """Probes of the platform and mirrored requests: traffic that no user waits for."""
 
-COPIES: Final = ("shadow", "mirror")
-"""Variants of mirrored requests: what the canary answers while it has no users yet. In query.sql too."""
-
 MAX_TIME: Final = 32_503_680_000_000
 """The year 3000 in epoch ms: what is later is a wrong unit."""
 
@@ -62,8 +59,9 @@ class Options:
         ewma_tolerance: the same where the reference is the windows before.
         since: first instant covered, epoch ms; None means the log's first row.
         until: first instant no longer covered, epoch ms; None means just after its last row.
-        shadow: whether the canary is measured by mirrored requests too (variants ``COPIES``), which
-            only a step at 0 % may do. No number of the whole service counts them.
+        shadow: whether the canary is measured by the copies of requests that it answers (variant
+            ``shadow``), which only a step at 0 % may do. No number of the whole service counts
+            them. Copies to the baseline (variant ``mirror``) are nobody's.
     """
 
     window_sec: int = 300

@@ -92,7 +92,7 @@ SELECT kind, names[1] AS route, names[2] AS tenant, names[3] AS variant, names[4
     (SELECT min(i) FROM filters
      WHERE CASE col WHEN 'route' THEN names[1] WHEN 'tenant' THEN names[2] ELSE names[3] END
            GLOB pattern) AS filtered,
-    $shadow AND names[3] IN ('shadow', 'mirror') AND NOT EXISTS (
+    $shadow AND names[3] = 'shadow' AND NOT EXISTS (
         SELECT 1 FROM filters
         WHERE CASE col WHEN 'route' THEN names[1] WHEN 'tenant' THEN names[2] END GLOB pattern
     ) AS copy
@@ -146,6 +146,10 @@ FROM rows JOIN kinds USING (kind) WHERE copy AND t >= $since AND t < $until;
 -- :compared
 -- What control and canary are told apart in: all that counts, and the copies.
 CREATE VIEW compared AS SELECT * FROM kept UNION ALL SELECT * FROM copies;
+
+-- :users
+-- Of the canary, from the start of its step on.
+SELECT count(*) FROM kept WHERE v = 2 AND t >= $start AND EXISTS (SELECT 1 FROM copies);
 
 -- :drop
 DROP TABLE rows;

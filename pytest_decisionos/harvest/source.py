@@ -54,7 +54,6 @@ class Source:
     Attributes:
         path: as given; named in errors.
         kind: ``csv``, ``json`` (one object a line) or ``parquet``.
-        packed: whether it is gzip.
         size: how many of its bytes count.
         unterminated: 1 if an unterminated last line follows them, else 0.
         readable: where DuckDB reads them.
@@ -63,7 +62,6 @@ class Source:
 
     path: Path
     kind: str
-    packed: bool
     size: int
     unterminated: int
     readable: Path
@@ -147,7 +145,7 @@ def open_source(
         state = _state(stream)
         size = _size(path, state[1], stated)
         readable = folder / f"{number}.{kind}"
-        source = Source(path, kind, packed, size, 0, readable, stream, state)
+        source = Source(path, kind, size, 0, readable, stream, state)
         with contextlib.suppress(FileNotFoundError):
             readable.unlink()
         if packed:

@@ -17,8 +17,10 @@ from pytest_decisionos.errors import shown
 from pytest_decisionos.harvest.options import DEFAULT_FILTERS
 from pytest_decisionos.judge.evaluate import evaluate
 from pytest_decisionos.judge.view import View
+from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.model.policy import Rule
+from pytest_decisionos.model.strict_json import MISSING
 from pytest_decisionos.model.target import Target
 
 if TYPE_CHECKING:
@@ -27,14 +29,6 @@ if TYPE_CHECKING:
 
     from pytest_decisionos.judge.gate import HarvestLimits
     from pytest_decisionos.model.seal import Seal
-
-IDS = (
-    "evidence.integrity",
-    "evidence.freshness",
-    "evidence.blocks",
-    "evidence.target",
-    "evidence.harvest",
-)
 
 
 def integrity_fault(
@@ -50,6 +44,12 @@ def integrity_fault(
     if fault is None and seal.state == "refused":
         fault = seal.cause, seal.message
     return None if fault is None else (fault[0], f"{source}: {fault[1]}")
+
+
+def counts_copies(blocks: Mapping[str, Any]) -> bool:
+    """Whether the evidence measures its canary by copies of requests, as only shadow may."""
+    harvest = strict_json.at(blocks, "/witness/harvest/shadow")
+    return harvest is not MISSING and harvest is not False
 
 
 def proof_of(seal: Seal) -> str:
@@ -71,7 +71,7 @@ def admission(
     harvest: HarvestLimits,
     now: datetime,
 ) -> list[Outcome]:
-    """The conditions, in the order of ``IDS``."""
+    """The conditions: integrity, freshness, blocks, target and harvest."""
     age = Rule(
         id="evidence.freshness",
         kind="age",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_decisionos.errors import shown
+from pytest_decisionos.judge.admission import counts_copies
 from pytest_decisionos.judge.bundled import claims_of
 from pytest_decisionos.judge.quorum import tally, vote_of
 from pytest_decisionos.judge.reasons import is_tampering
@@ -116,7 +117,13 @@ def rejudged_faults(again: Again, verdicts: Verdicts) -> tuple[str, str] | None:
 
 
 def claims_faults(again: Again, claims: DecisionClaims) -> tuple[str, str] | None:
-    """Which bound field is not what judging again says; None if all are."""
+    """Which bound field is not what judging again says; None if all are.
+
+    And whether copies of requests speak for a canary that has users, which no judge can know.
+    """
+    if claims.from_pct and counts_copies(again.inputs.blocks):
+        words = f"copies of requests count as the canary's, which has users: {claims.from_pct:g} %"
+        return "not_allowed", words
     made = claims_of(
         again,
         inputs_sha256=claims.inputs_sha256,

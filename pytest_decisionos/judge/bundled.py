@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime
 
 from pytest_decisionos.errors import EvidenceError, PolicyError, UsageError
 from pytest_decisionos.evidence import bundle
@@ -20,7 +20,7 @@ from pytest_decisionos.model.outcome import Outcome
 from pytest_decisionos.model.policy_text import parse_policy
 from pytest_decisionos.model.seal import Seal
 from pytest_decisionos.model.statement import DecisionClaims, Hex, JudgeVotes
-from pytest_decisionos.model.validate import validate
+from pytest_decisionos.model.validate import strict_model, validate
 from pytest_decisionos.slo.compile import compile_slo
 from pytest_decisionos.trust.keys import canonical
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from pytest_decisionos.judge.gate import Gate
     from pytest_decisionos.model.decision import Decision
-
-M = TypeVar("M", bound=Frozen)
 
 
 class BundledInputs(Frozen):
@@ -110,7 +108,7 @@ def parse_inputs(files: Mapping[str, bytes]) -> BundledInputs:
     Raises:
         EvidenceError: it is not what it should be.
     """
-    return _model(BundledInputs, files, bundle.INPUTS)
+    return strict_model(BundledInputs, _file(files, bundle.INPUTS), bundle.INPUTS, EvidenceError)
 
 
 def judge_again(files: Mapping[str, bytes]) -> Again:
@@ -171,7 +169,8 @@ def bundled_numbers(files: Mapping[str, bytes], judge: str) -> JudgeInput:
     Raises:
         EvidenceError: it is missing, or not what it should be.
     """
-    return _model(JudgeInput, files, bundle.numbers_name(judge))
+    name = bundle.numbers_name(judge)
+    return strict_model(JudgeInput, _file(files, name), name, EvidenceError)
 
 
 def _slos(files: Mapping[str, bytes], made: BundledInputs, gate: Gate) -> list[GatedSlo]:
@@ -247,13 +246,3 @@ def _file(files: Mapping[str, bytes], name: str) -> bytes:
     if name not in files:
         raise EvidenceError("is missing in the bundle", file=name)
     return files[name]
-
-
-def _model(model: type[M], files: Mapping[str, bytes], name: str) -> M:
-    document = strict_json.loads(_file(files, name), file=name, error=EvidenceError)
-    try:
-        return model.model_validate(document)
-    except ValidationError as fault:
-        first = fault.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise EvidenceError(first["msg"], file=name, field=where or None) from None

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 import pytest_decisionos
-from pytest_decisionos.evidence.digest import digest
 from pytest_decisionos.judge.admission import admission
 from pytest_decisionos.judge.gate import HarvestLimits, LabelFile
 from pytest_decisionos.judge.quorum import must_abort, tally, vote_of
@@ -158,11 +157,10 @@ def decide(inputs: GateInputs) -> Decision:
     judged = tuple(_judge_slo(gated, jury, inputs) for gated in inputs.slos)
     meta = inputs.blocks.get("meta")
     meta = meta if isinstance(meta, dict) else {}
-    digested = digest(inputs.blocks)
     seal = hashlib.sha256(
         "\n".join(
             [
-                digested,
+                jury.digest,
                 inputs.evidence.sha256,
                 inputs.gate.sha256,
                 *(g.slo.sha256 for g in inputs.slos),
@@ -181,7 +179,7 @@ def decide(inputs: GateInputs) -> Decision:
         .isoformat(timespec="milliseconds")
         .replace("+00:00", "Z"),
         evidence=inputs.evidence,
-        evidence_digest=digested,
+        evidence_digest=jury.digest,
         evidence_window=_window(meta.get("window")),
         gate=inputs.gate,
         judges=tuple(

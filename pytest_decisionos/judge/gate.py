@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from pytest_decisionos.errors import PolicyError, UsageError
 from pytest_decisionos.model import strict_json
@@ -18,7 +18,17 @@ from pytest_decisionos.model.target import Target
 from pytest_decisionos.model.validate import validate
 
 Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-FileName = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4096)]
+
+
+def _no_null(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("has a null character, which no name of a file has")
+    return text
+
+
+FileName = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=4096), AfterValidator(_no_null)
+]
 KofN = Annotated[str, StringConstraints(strict=True, pattern=r"^[1-9][0-9]?/[1-9][0-9]?$")]
 
 
@@ -90,7 +100,7 @@ class Approval(Frozen):
 class Phase(Frozen):
     """What one phase of a release must pass; with ``approval``, who must agree besides."""
 
-    slos: Annotated[tuple[PhaseSlo | FileName, ...], Field(min_length=1, max_length=1000)]
+    slos: Annotated[tuple[FileName | PhaseSlo, ...], Field(min_length=1, max_length=1000)]
     checks: Annotated[tuple[CheckConfig | Name, ...], Field(max_length=100)] = ()
     require_blocks: Annotated[tuple[Name, ...], Field(max_length=100)] = (
         "meta",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from os.path import realpath
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.errors import UsageError, shown
@@ -237,12 +238,13 @@ def _check_judges(request: Request, judges: Sequence[JudgeConfig], gate: Gate) -
 def _slos(request: Request, gate: Gate, judges: int) -> list[GatedSlo]:
     """The SLOs to judge, each with the strictest quorum that anyone states for it."""
     folder = request.gate.parent
-    listed = {(folder / slo.file).resolve(): slo for slo in gate.phase(request.phase).slo_files()}
+    # Not Path.resolve, which raises at a link that leads to itself; to read it says what is wrong.
+    listed = {realpath(folder / slo.file): slo for slo in gate.phase(request.phase).slo_files()}
     if request.only_slo is not None:
         files = [request.only_slo]
     else:
         files = [folder / slo.file for slo in listed.values()]
-        files += [path for path in expand_globs(request.more_slos) if path.resolve() not in listed]
+        files += [path for path in expand_globs(request.more_slos) if realpath(path) not in listed]
     stems: dict[str, Path] = {}
     made: list[GatedSlo] = []
     for path in files:
@@ -256,7 +258,7 @@ def _slos(request: Request, gate: Gate, judges: int) -> list[GatedSlo]:
             GatedSlo(
                 slo=slo,
                 quorum=quorum_of(
-                    slo, listed.get(path.resolve()), gate, judges, asked=request.quorum
+                    slo, listed.get(realpath(path)), gate, judges, asked=request.quorum
                 ),
             )
         )

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_decisionos.errors import DecisionOSError, UnusableInputError, shown
 from pytest_decisionos.judge import verdicts
@@ -19,21 +17,19 @@ from pytest_decisionos.judge.rules import Jury
 from pytest_decisionos.judge.verdicts import Case, RefusedVerdict
 from pytest_decisionos.judge.wire import MAX_ANSWER, Answer
 from pytest_decisionos.model import strict_json
+from pytest_decisionos.model.validate import strict_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from pytest_decisionos.judge.client import Exchange
-    from pytest_decisionos.model.base import Frozen
     from pytest_decisionos.model.evidence import Evidence
     from pytest_decisionos.model.policy import Slo
     from pytest_decisionos.model.seal import Seal
     from pytest_decisionos.model.statement import VerdictClaims
     from pytest_decisionos.model.target import Target
     from pytest_decisionos.trust.trustfile import TrustFile
-
-    M = TypeVar("M", bound=Frozen)
 
 MAX_REASON: Final = 4096
 MAX_LOGS: Final = 1000
@@ -160,7 +156,7 @@ def words_of(judge: str, answer: Exchange, asked: Inquiry, slo: Slo) -> Words:
         UnusableInputError: it is no answer.
     """
     name = f"its verdict on {slo.stem}"
-    made = _model(Answer, answer.body, f"its answer on {slo.stem}", MAX_ANSWER)
+    made = strict_model(Answer, answer.body, f"its answer on {slo.stem}", max_bytes=MAX_ANSWER)
     text = strict_json.dumps(made.verdict)
     envelope, claims = verdicts.parse(text.encode(), name)
     try:
@@ -187,7 +183,7 @@ def _check_time(claims: VerdictClaims, answer: Exchange, skew_sec: float, slo: s
 
 
 def _numbers(judge: str, text: str) -> JudgeInput:
-    made = _model(JudgeInput, text.encode(), "its numbers", MAX_ANSWER)
+    made = strict_model(JudgeInput, text.encode(), "its numbers", max_bytes=MAX_ANSWER)
     if made.id != judge or made.source != "remote":
         raise UnusableInputError(
             "not those of this judge", file="its numbers", found=f"{made.id}, {made.source}"
@@ -195,13 +191,3 @@ def _numbers(judge: str, text: str) -> JudgeInput:
     if len(made.reason) > MAX_REASON or len(made.logs) > MAX_LOGS:
         raise UnusableInputError("too long", file="its numbers")
     return made
-
-
-def _model(model: type[M], data: bytes, name: str, max_bytes: int) -> M:
-    document: Any = strict_json.loads(data, file=name, max_bytes=max_bytes)
-    try:
-        return model.model_validate(document)
-    except ValidationError as fault:
-        first = fault.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UnusableInputError(first["msg"], file=name, field=where or None) from None

@@ -22,6 +22,7 @@ from pytest_decisionos.judge.wire import MAX_BODY, Question, SloText
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import parse_evidence
 from pytest_decisionos.model.seal import Seal
+from pytest_decisionos.model.validate import first_fault
 from pytest_decisionos.settings import from_environment
 from pytest_decisionos.slo.compile import compile_slo
 from pytest_decisionos.trust.clock import Reading, from_answer
@@ -188,11 +189,9 @@ def _body(evidence: str, slo_file: str, slo: str, phase: str, as_of: datetime) -
         text = SloText(file=slo_file, text=slo)
         question = Question(evidence=evidence, slo=text, phase=phase, as_of=as_of)
     except ValidationError as fault:
-        first = fault.errors(include_url=False, include_context=False)[0]
+        first = first_fault(fault)
         raise UsageError(
-            f"cannot be sent to a judge: {first['msg']}",
-            file=slo_file,
-            field=".".join(str(part) for part in first["loc"]),
+            f"cannot be sent to a judge: {first.words}", file=slo_file, field=first.field
         ) from None
     body = question.model_dump_json().encode()
     if len(body) > MAX_BODY:
@@ -277,13 +276,13 @@ def judge_clock(judge_id: str, request: Request) -> Reading:
     gate = request.loaded_gate
     judge = next((one for one in gate.spec.judges if one.id == judge_id and one.url), None)
     if judge is None:
-        there = ", ".join(one.id for one in gate.spec.judges if one.url) or "none"
+        there = ", ".join(one.id for one in gate.spec.judges if one.url)
         raise UsageError(
-            "no such judge on another host",
+            "no such judge on another host" + ("" if there else ": gate.yaml names none"),
             file=gate.file,
             field="judges",
             found=judge_id,
-            expected=there,
+            expected=there or None,
         )
     settings = request.settings or from_environment()
     name = Path("clock.json")

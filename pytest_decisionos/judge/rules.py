@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_decisionos.errors import shown
-from pytest_decisionos.evidence.digest import digest_fault
+from pytest_decisionos.evidence.digest import digest, digest_fault
 from pytest_decisionos.judge.admission import integrity_fault, proof_of
 from pytest_decisionos.judge.evaluate import evaluate
 from pytest_decisionos.judge.view import View
@@ -62,7 +62,11 @@ def expand(rules: Sequence[Rule], sealed: View) -> list[Rule]:
 
 
 class Jury:
-    """The judges with what each sees of one evidence document."""
+    """The judges with what each sees of one evidence document.
+
+    Attributes:
+        digest: of the document.
+    """
 
     def __init__(
         self,
@@ -75,7 +79,8 @@ class Jury:
     ) -> None:
         judges = list(judges)
         self._seals = {judge.id: judge.seal or seal for judge in judges}
-        bare = digest_fault(blocks)
+        self.digest = digest(blocks)
+        bare = digest_fault(blocks, self.digest)
         faults = {one: integrity_fault(bare, source, one) for one in {seal, *self._seals.values()}}
 
         def view(document: Mapping[str, Any], origin: str, by: Seal) -> View:

@@ -233,7 +233,7 @@ def _input_files(inputs: GateInputs, policy: Path) -> dict[str, bytes]:
     files = {
         bundle.EVIDENCE: _same(inputs.evidence.file, inputs.evidence.sha256),
         bundle.GATE: _same(inputs.gate.file, inputs.gate.sha256),
-        bundle.LABELS: _bytes(policy / "labels.json"),
+        bundle.LABELS: strict_json.read_bytes(policy / "labels.json", error=EvidenceError),
     }
     names: dict[str, str] = {}
     for gated in inputs.slos:
@@ -273,13 +273,9 @@ def _below(policy: Path, file: str) -> str:
     return file.removeprefix(prefix)
 
 
-def _bytes(path: Path) -> bytes:
-    return strict_json.read_bytes(path, error=EvidenceError)
-
-
 def _same(file: str, digest: str) -> bytes:
     """The bytes that were judged; they are read again, so they must still be the same."""
-    data = _bytes(Path(file))
+    data = strict_json.read_bytes(Path(file), error=EvidenceError)
     if sha256(data) != digest:
         raise UsageError("was changed while it was judged", file=file, next_step="sign again")
     return data

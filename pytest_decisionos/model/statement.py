@@ -18,12 +18,15 @@ from pytest_decisionos.model.decision import Action, Verdict, Vote
 from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.model.policy import Waiver
 from pytest_decisionos.model.target import Target
+from pytest_decisionos.model.validate import dotted, first_fault
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
 SUMMARY: Final = "https://slsa.dev/verification_summary/v1"
 VERDICT_CLAIMS: Final = "urn:decisionos:verdict:v1"
 DECISION_CLAIMS: Final = "urn:decisionos:decision:v1"
+_ADDED: Final = "canary_policy_sha256"
+"""Older decisions do not have it, and are spelled as they were."""
 VERIFIER: Final = "urn:decisionos:release-gate"
 
 Hex = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
@@ -184,9 +187,9 @@ def parse_statement(payload: bytes, predicate_type: str, file: object = None) ->
 
 
 def _unusable(fault: ValidationError, file: object, place: str = "") -> UnusableInputError:
-    first = fault.errors(include_url=False, include_context=False)[0]
-    where = ".".join([*([place] if place else []), *(str(part) for part in first["loc"])])
-    return UnusableInputError(first["msg"], file=file, field=where or None)
+    first = first_fault(fault)
+    where = dotted([*([place] if place else []), *first.path])
+    return UnusableInputError(first.words, file=file, field=where or None)
 
 
 def descriptor(data_sha256: str, *, name: str | None = None, uri: str | None = None) -> Descriptor:
@@ -248,10 +251,12 @@ def decision_statement(
         version: of this software.
     """
     go = claims.verdict is Verdict.GO
-    time = claims.model_dump(mode="json")["issued_at"]
+    said = claims.model_dump(mode="json")
+    if said[_ADDED] is None:
+        del said[_ADDED]
     predicate = {
         "verifier": {"id": VERIFIER, "version": {"pytest-decisionos": version}},
-        "timeVerified": time,
+        "timeVerified": said["issued_at"],
         "resourceUri": f"{VERIFIER}:{claims.target}:{claims.release}",
         "policy": {"uri": "policy/gate.yaml", "digest": {"sha256": claims.policy_sha256}},
         "inputAttestations": [
@@ -259,7 +264,7 @@ def decision_statement(
         ],
         "verificationResult": "PASSED" if go else "FAILED",
         "verifiedLevels": ["DECISIONOS_RELEASE_GATE"] if go else ["FAILED"],
-        DECISION_CLAIMS: claims.model_dump(mode="json"),
+        DECISION_CLAIMS: said,
     }
     return _statement(release_subject(claims.release), SUMMARY, predicate)
 

@@ -8,7 +8,10 @@ from pydantic import StringConstraints
 
 from pytest_decisionos.model.base import Frozen
 
-Part = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128)]
+# Of a slash in a part, nobody could tell which part of service/environment/region/tenant is which.
+Part = Annotated[
+    str, StringConstraints(strict=True, min_length=1, max_length=128, pattern=r"^[^/]+$")
+]
 
 
 class Target(Frozen):

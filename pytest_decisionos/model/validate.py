@@ -1,14 +1,15 @@
-"""What pydantic found wrong with a policy file → one error with path, line and nearest name."""
+"""What pydantic found wrong with a file → one error with path, line and nearest name."""
 
 from __future__ import annotations
 
 import difflib
 import typing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from pytest_decisionos.errors import PolicyError, UnusableInputError
+from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.policy_text import line_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,65 @@ _TYPES = {
     "dict_type": "not an object of fields",
     "tuple_type": "not a list",
 }
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with a value.
+
+    Attributes:
+        words: what.
+        path: where in it; empty is the value as a whole.
+        found: what stands there. It may be a secret.
+    """
+
+    words: str
+    path: Location
+    found: Any
+
+    @property
+    def field(self) -> str | None:
+        """The path as people write it; None for the value as a whole."""
+        return dotted(self.path) or None
+
+
+def first_fault(fault: ValidationError) -> Fault:
+    """The first thing that ``fault`` tells, in words without pydantic's own prefix."""
+    first = fault.errors(include_url=False, include_context=False)[0]
+    return Fault(_words(first), first["loc"], first["input"])
+
+
+def _words(fault: ErrorDetails) -> str:
+    if fault["type"] == "string_too_short" and not fault["input"]:
+        return "empty"
+    return _TYPES.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+
+
+def strict_model(
+    model: type[Model],
+    data: bytes,
+    file: object,
+    error: type[UnusableInputError] = UnusableInputError,
+    *,
+    max_bytes: int = strict_json.MAX_BYTES,
+) -> Model:
+    """The JSON in ``data`` as ``model``.
+
+    Args:
+        model: what it should be.
+        data: the document's bytes.
+        file: named in errors.
+        error: the class of error to raise.
+        max_bytes: longer documents are refused.
+
+    Raises:
+        UnusableInputError: (as ``error``) as ``strict_json.loads``, or it is no such model.
+    """
+    document = strict_json.loads(data, file=file, error=error, max_bytes=max_bytes)
+    try:
+        return model.model_validate(document)
+    except ValidationError as invalid:
+        fault = first_fault(invalid)
+        raise error(fault.words, file=file, field=fault.field) from None
 
 
 def faults(
@@ -82,7 +142,7 @@ def _as_error(  # noqa: PLR0917 - called in one place
     data: bytes,
     error: type[UnusableInputError],
 ) -> UnusableInputError:
-    kind, message = fault["type"], fault["msg"]
+    kind = fault["type"]
     line = line_of(data, location)
     field = dotted(location) or None
     if kind == "extra_forbidden":
@@ -99,12 +159,14 @@ def _as_error(  # noqa: PLR0917 - called in one place
     if kind == "missing":
         return error("a required field is missing", file=file, line=line, field=field)
     if kind == "value_error":  # our own: the message says what was found
-        return error(message.removeprefix("Value error, "), file=file, line=line, field=field)
-    what = _TYPES.get(kind, message)
-    return error(what, file=file, line=line, field=field, found=_short(fault["input"]))
+        return error(_words(fault), file=file, line=line, field=field)
+    found = _short(fault["input"])
+    return error(_words(fault), file=file, line=line, field=field, found=found)
 
 
 def _short(value: object) -> object:
+    if value == "":  # the words say so
+        return None
     return (
         f"{type(value).__name__} with {len(value)} entries"
         if isinstance(value, dict | list)

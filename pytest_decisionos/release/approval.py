@@ -13,6 +13,7 @@ from pytest_decisionos.model.base import Frozen
 from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.model.statement import Hex, Statement, descriptor, parse_statement
 from pytest_decisionos.model.target import Target
+from pytest_decisionos.model.validate import first_fault
 from pytest_decisionos.release.here import CLOCKS
 from pytest_decisionos.trust import dsse
 from pytest_decisionos.trust.files import write_new
@@ -245,8 +246,7 @@ class Override(NamedTuple):
         try:
             said = OverrideClaims.model_validate({**claims, "reason": self.reason})
         except ValidationError as fault:
-            first = fault.errors(include_url=False, include_context=False)[0]
-            raise UnusableInputError(first["msg"], field="--reason") from None
+            raise UnusableInputError(first_fault(fault).words, field="--reason") from None
         name = f"{said.at.astimezone(UTC):%Y%m%dT%H%M%S%fZ}.dsse.json"
         digest = said.stage_sha256 or "0" * 64
         payload = _payload(digest, "rollout/stage.json", OVERRIDE, said)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from pytest_decisionos.errors import DecisionOSError, JournalError, shown
+from pytest_decisionos.errors import DecisionOSError, ExitCode, JournalError, shown
 from pytest_decisionos.model.base import Frozen
 from pytest_decisionos.release.transitions import StageName
 from pytest_decisionos.trust.files import LOCK_TIMEOUT_SEC
@@ -86,6 +86,12 @@ def actor_of(stated: str) -> str:
         return shown(getpass.getuser(), 200)
     except (OSError, KeyError):  # a user id without a name
         return f"uid {os.getuid()}"
+
+
+def code_of(fault: DecisionOSError) -> str:
+    """The reason code of a change that was not done because of ``fault``."""
+    codes = {ExitCode.DENIED: "denied", ExitCode.NO_GO: "refused"}
+    return codes.get(fault.exit_code, "unusable")
 
 
 def at(stage: Stage | Reading) -> StageAt:

@@ -8,8 +8,8 @@ from pytest_decisionos.errors import DecisionOSError, DeniedError, EvidenceError
 from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.release import change
 from pytest_decisionos.release.back import drive_back
-from pytest_decisionos.release.canary import load_policy
 from pytest_decisionos.release.canary_condition import canary_verdict
+from pytest_decisionos.release.canary_policy import load_policy
 from pytest_decisionos.release.conditions import Asking, next_pct
 from pytest_decisionos.release.decisions import CUTOVER, find, read_decision
 from pytest_decisionos.release.here import LATEST, AbortedError, ConditionsError

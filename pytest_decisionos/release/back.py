@@ -14,18 +14,19 @@ from pytest_decisionos.release import audit
 from pytest_decisionos.release.here import AbortedError
 from pytest_decisionos.release.past import ACKNOWLEDGED, past_of
 from pytest_decisionos.release.repair import repair
-from pytest_decisionos.release.rollout import Traffic, load_rollout, traffic_of
+from pytest_decisionos.release.rollout import load_rollout
 from pytest_decisionos.release.stage import FILE, remove_stage
 from pytest_decisionos.release.stage_memory import Memory
+from pytest_decisionos.release.traffic import Traffic, traffic_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_decisionos.release.here import Here, Scope
     from pytest_decisionos.release.repair import Done
-    from pytest_decisionos.release.rollout import Rollout
     from pytest_decisionos.release.stage import Changer
     from pytest_decisionos.release.stage_model import Reading
+    from pytest_decisionos.release.traffic import Rollout
     from pytest_decisionos.trust.keys import KeyRing
 
 LOCK_SEC: Final = 5.0
@@ -249,8 +250,8 @@ def reconcile(here: Here) -> Healed:
     """Repair the stage if it cannot be believed, then bring about the traffic that it says.
 
     That heals a crash between the stage and the adapter. An abort that a crash cut off is ended.
-    A canary's or a promoted release's traffic may rise by it, so that needs ``deploy:promote``;
-    everything else needs ``deploy:abort``.
+    Needs one scope: with a canary or a promoted release, whose traffic may rise by it,
+    ``deploy:promote``; else ``deploy:abort``.
 
     Raises:
         DecisionOSError: it was not done, or traffic could not be moved; nothing is aborted by that.
@@ -276,6 +277,7 @@ def reconcile(here: Here) -> Healed:
         if before.name in {"canary", "promote"}:
             past_of(asked.root).must_not_be_over(before)
         rollout = load_rollout(here.rollout_file, root=asked.root, target=asked.target)
+        _must_serve(rollout, traffic_of(before))
         if _settle(here, ring, rollout, before).name == "abort":
             with here.change(ring) as changer:
                 _end(changer)
@@ -294,6 +296,20 @@ def reconcile(here: Here) -> Healed:
         release=before.release,
     )
     return Healed(after, tuple(what))
+
+
+def _must_serve(rollout: Rollout, want: Traffic) -> None:
+    """Refuse to bring everybody to a release that what carries the traffic does not even know of."""
+    told = rollout.running()
+    names = [] if told is None else [n for n in (told.release, told.baseline_release) if n]
+    if names and want.served is not None and want.served not in names:
+        raise RefusedError(
+            f"{rollout.name} knows nothing of the release that everybody would be moved to",
+            field="release.running:different",
+            found=want.served,
+            expected=" or ".join(names),
+            next_step="deploy it there yourself if it is right; a canary begins with `dosctl release step`",
+        )
 
 
 def _end(changer: Changer) -> None:
@@ -318,7 +334,8 @@ def acknowledge(here: Here, release: str) -> None:
         if past_of(here.asked.root).taken_back(release, stable) is None:
             raise RefusedError("this release was not taken back", found=release)
     except DecisionOSError as fault:
-        code = "refused" if isinstance(fault, RefusedError) else "unusable"
-        here.record(scope, allowed=False, code=code, why=str(fault), release=release)
+        here.record(
+            scope, allowed=False, code=audit.code_of(fault), why=str(fault), release=release
+        )
         raise
     here.must_record(scope, code=ACKNOWLEDGED, release=release)

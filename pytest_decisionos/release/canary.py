@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import ValidationError
 
 from pytest_decisionos.errors import DecisionOSError, shown
 from pytest_decisionos.harvest.options import Options
@@ -18,6 +18,7 @@ from pytest_decisionos.model.strict_json import MISSING, block_of
 from pytest_decisionos.model.target import Target
 from pytest_decisionos.release.canary_policy import CanaryPolicy, load_policy
 from pytest_decisionos.release.canary_windows import Findings, judge_windows, latest
+from pytest_decisionos.release.looks import Look
 from pytest_decisionos.release.windows import Span, WindowFault, canary_rules, read_spans
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class CanaryVerdict(Frozen):
         to_pct: the percentage that the action leads to.
         look: whether this was one more look at the step's numbers: it has to be counted before
             anything is done with it.
-        until: end of the latest canary window: what a counted look has seen. None without one.
+        seen: what a look at this evidence sees; None without a canary window, or without digest.
         reasons: every condition that was asked, with its id ``canary.<condition>``.
     """
 
@@ -54,7 +55,7 @@ class CanaryVerdict(Frozen):
     from_pct: float
     to_pct: float
     look: bool
-    until: AwareDatetime | None
+    seen: Look | None
     reasons: tuple[Outcome, ...]
 
 
@@ -66,7 +67,7 @@ def judge_canary(
     *,
     now: datetime,
     integrity: tuple[str, str] | None,
-    looked_until: datetime | None = None,
+    last: Look | None = None,
     source: str = "evidence",
 ) -> CanaryVerdict:
     """Judge a canary by one evidence document. Pure: no file, no clock; and no document raises.
@@ -82,8 +83,8 @@ def judge_canary(
         now: the time here.
         integrity: cause and message of what is wrong with the evidence's digest or seal
             (``judge.admission.integrity_fault``); None if nothing is.
-        looked_until: ``until`` of the last look that ``stage.looks`` counts. None where nobody
-            knows: then every call is a new look, which uses them up and lets nothing more pass.
+        last: the last look that ``stage.looks`` counts. None where nobody knows: then every call
+            is a new look, which uses them up and lets nothing more pass.
         source: the evidence's file, for messages.
     """
     found = Findings(source)
@@ -97,7 +98,7 @@ def judge_canary(
         warm = [s for s in step if (s.start - stage.since).total_seconds() >= guardband]
         if case.is_of_these_releases(any(s.canary for s in step)):
             judge_windows(found, policy, step, warm, rules, pct=stage.pct, now=now)
-            look = case.numbers(rules, warm, looked_until)
+            look = case.numbers(rules, warm, last)
     to_pct = policy.next_pct(stage.pct)
     action: Action = "promote" if to_pct == 100 else "step"
     if found.status() is Status.FAILED:
@@ -109,7 +110,7 @@ def judge_canary(
         from_pct=stage.pct,
         to_pct=to_pct,
         look=look,
-        until=latest(warm),
+        seen=case.sees(warm),
         reasons=tuple(found.outcomes),
     )
 
@@ -237,9 +238,7 @@ class _Case:
 
     # What do the numbers of the whole step say?
 
-    def numbers(
-        self, rules: Sequence[Rule], warm: Sequence[Span], looked_until: datetime | None
-    ) -> bool:
+    def numbers(self, rules: Sequence[Rule], warm: Sequence[Span], last: Look | None) -> bool:
         """Judge the rules over the step's numbers; returns whether that was one more look.
 
         Rules on numbers that have confidence limits are judged by them, at the level of a look, and
@@ -270,7 +269,7 @@ class _Case:
         if failed or self._found.status() is not Status.SUCCESSFUL:
             self._found.outcomes += failed
             return False
-        new = self._may_look(warm, looked_until)
+        new = self._may_look(warm, last)
         if self._found.status() is not Status.SUCCESSFUL:
             return False
         self._found.outcomes += limited
@@ -293,16 +292,23 @@ class _Case:
             why += f" and the step began at {began}: build the evidence with --step-start {began}"
         return self._say("step_start", None if same else (Status.ERROR, "different"), why)
 
-    def _may_look(self, warm: Sequence[Span], looked_until: datetime | None) -> bool:
+    def sees(self, warm: Sequence[Span]) -> Look | None:
+        """What a look at this evidence sees."""
+        until, digest = latest(warm), self._at("/integrity/signature_sha256")
+        if until is None or not isinstance(digest, str):
+            return None
+        return Look(until, digest)
+
+    def _may_look(self, warm: Sequence[Span], last: Look | None) -> bool:
         """Whether a look is due: N windows that none has seen, and K at most.
 
         Returns:
-            Whether it is a new one; the last one again, at what it saw, is not.
+            Whether it is a new one; the last one again, at the very document it saw, is not.
         """
         used, most = self._stage.looks, self._policy.max_looks
-        seen = looked_until if used else None
+        seen = last.until if used and last is not None else None
         told = f"{used} of {most} looks used"
-        if seen is not None and latest(warm) == seen:
+        if seen is not None and self.sees(warm) == last:
             self._say("looks", None, f"{told}: the last one again")
             return False
         if used >= most:

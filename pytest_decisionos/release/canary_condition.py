@@ -13,15 +13,17 @@ from pytest_decisionos.judge.gate import load_gate
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.evidence import Evidence, parse_evidence
 from pytest_decisionos.model.outcome import Status
-from pytest_decisionos.release.canary import canary_rules, judge_canary
+from pytest_decisionos.release.canary import judge_canary
 from pytest_decisionos.release.decisions import CUTOVER, slos_of
-from pytest_decisionos.release.looks import seen_until
+from pytest_decisionos.release.looks import last_look
+from pytest_decisionos.release.windows import canary_rules
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from pytest_decisionos.release.canary import CanaryPolicy, CanaryVerdict
+    from pytest_decisionos.release.canary import CanaryVerdict
+    from pytest_decisionos.release.canary_policy import CanaryPolicy
     from pytest_decisionos.release.decisions import Findings
     from pytest_decisionos.release.here import Here
     from pytest_decisionos.release.stage_model import Stage
@@ -57,8 +59,8 @@ def ask_canary(
         found.say("canary", lacking, "not compared in a dry-run: that would be a look")
     else:
         bad = [one for one in reasons if one.status is not Status.SUCCESSFUL]
-        told = f"{verdict.action}: {bad[0].reason}: {bad[0].message}" if bad else verdict.action
-        found.say("canary", (verdict.action, told) if bad else None, told)
+        codes = ", ".join(one.reason for one in bad)  # each is told in words after this
+        found.say("canary", (verdict.action, codes) if bad else None, verdict.action)
     found.outcomes += [one for one in reasons if one.status is not Status.SUCCESSFUL]
     return verdict if took else None
 
@@ -85,7 +87,7 @@ def canary_verdict(here: Here, stage: Stage, ring: KeyRing, policy: CanaryPolicy
         rules,
         now=here.asked.now,
         integrity=integrity,
-        looked_until=seen_until(here.asked.root, stage, ring, here.asked.now),
+        last=last_look(here.asked.root, stage, ring, here.asked.now),
         source=evidence.file,
     )
 

@@ -173,23 +173,30 @@ class CanaryPolicy(PolicyFile):
             source=self.file,
         )
 
-    def cooldown(self, aborted_at: datetime | None, now: datetime) -> Outcome:
+    def cooldown(self, aborted_at: datetime | None, now: datetime, *, told: bool = True) -> Outcome:
         """Whether a release that was aborted has stayed away long enough: ``canary.cooldown``.
 
         Args:
             aborted_at: when this very release was last aborted; None if it never was.
             now: the time here.
+            told: whether the audit journal says so; else it does not tell what ended then.
         """
         past = None if aborted_at is None else (now - aborted_at).total_seconds()
         ok = past is None or past >= self.cooldown_sec
-        why = "was never aborted"
+        why = "this release was never aborted"
         if past is not None:
-            why = f"was aborted {quantity(round(past, 1), 's')} ago; it stays away {quantity(self.cooldown_sec, 's')}"
+            ago, away = quantity(round(past, 1), "s"), quantity(self.cooldown_sec, "s")
+            why = f"this release was aborted {ago} ago; it stays away {away}"
+            if not told:
+                why = (
+                    f"the audit journal does not tell what ended {ago} ago; it may have been this"
+                    f" release, which stays away {away}"
+                )
         return Outcome(
             id="canary.cooldown",
             status=Status.SUCCESSFUL if ok else Status.INCONCLUSIVE,
             cause=None if ok else "under",
-            message=f"this release {why} ({self.file})",
+            message=f"{why} ({self.file})",
             observed=past,
             unit="s",
             op=">=",

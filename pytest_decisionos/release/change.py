@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_decisionos.errors import DecisionOSError, ExitCode, RefusedError
+from pytest_decisionos.errors import DecisionOSError, RefusedError
 from pytest_decisionos.release import audit, looks
 from pytest_decisionos.release.back import bring_about
 from pytest_decisionos.release.conditions import Asking, Judged, finishing, increase
 from pytest_decisionos.release.first_step import first_step
 from pytest_decisionos.release.here import ConditionsError
 from pytest_decisionos.release.past import FINISHED
-from pytest_decisionos.release.rollout import traffic_of
+from pytest_decisionos.release.traffic import traffic_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pytest_decisionos.release.stage_model import Reading
     from pytest_decisionos.release.transitions import Changes, StageName
     from pytest_decisionos.trust.keys import KeyRing
-
-_CODES = {ExitCode.DENIED: "denied", ExitCode.NO_GO: "refused"}
 
 
 class Moved(NamedTuple):
@@ -83,7 +81,7 @@ def step(
 
     def judge(reading: Reading, ring: KeyRing) -> Judged:
         if reading.name == "stable" and reading.alarm in {"", "missing"} and not to_pct:
-            return first_step(here, reading, asking, release=release, baseline=baseline)
+            return first_step(here, reading, ring, asking, release=release, baseline=baseline)
         return increase(here, reading, ring, asking, to_pct=to_pct, promote=False)
 
     return _move(here, asking, _Change("deploy:promote", "stepped", "canary", judge))
@@ -113,8 +111,8 @@ def finish(here: Here, asking: Asking) -> Moved:
             ``reconcile`` tries again.
     """
 
-    def judge(reading: Reading, _: KeyRing) -> Judged:
-        return finishing(here, reading, asking)
+    def judge(reading: Reading, ring: KeyRing) -> Judged:
+        return finishing(here, reading, ring, asking)
 
     return _move(here, asking, _Change("deploy:promote", FINISHED, "stable", judge))
 
@@ -125,6 +123,7 @@ def _move(here: Here, asking: Asking, change: _Change) -> Moved:
     told: Judged | None = None
     try:
         ring = here.keys()
+        ring.signing("stage", here.asked.now)  # a dry-run promises nothing that this would refuse
         if asking.dry_run:
             before = here.look(ring)
             told = change.judge(before, ring)
@@ -154,11 +153,11 @@ def _move(here: Here, asking: Asking, change: _Change) -> Moved:
 def _count_look(here: Here, changer: Changer, ring: KeyRing, verdict: CanaryVerdict) -> None:
     """Count a look that let nothing pass, before anybody is told what it saw."""
     stage = changer.write(looks=changer.reading.looks + 1)
-    if verdict.until is not None:
+    if verdict.seen is not None:
         # Not written down, the same numbers cost another look: that lets nothing more pass.
         with contextlib.suppress(DecisionOSError):
             key = ring.signing("stage", here.asked.now)
-            looks.remember(here.asked.root, stage, verdict.until, key)
+            looks.remember(here.asked.root, stage, verdict.seen, key)
 
 
 def _allow(here: Here, asking: Asking, change: _Change, before: Reading, told: Judged) -> None:
@@ -201,7 +200,7 @@ def _deny(
     before: Reading | None,
     told: Judged | None,
 ) -> None:
-    code = _CODES.get(fault.exit_code, "unusable")
+    code = audit.code_of(fault)
     if isinstance(fault, ConditionsError) and fault.field:
         code = fault.field
     here.record(
@@ -267,7 +266,7 @@ def _set_paused(here: Here, scope: Scope, *, paused: bool) -> Reading:
                 changer.write(paused=paused)
             after = changer.reading
     except DecisionOSError as fault:
-        code = _CODES.get(fault.exit_code, "unusable")
+        code = audit.code_of(fault)
         here.record(scope, allowed=False, code=code, why=str(fault), before=before)
         raise
     code = "paused" if paused else "resumed"

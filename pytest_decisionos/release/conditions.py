@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pytest_decisionos.errors import DecisionOSError, RefusedError, shown
 from pytest_decisionos.judge.gate import load_gate
 from pytest_decisionos.model.outcome import Outcome, Status
-from pytest_decisionos.release.canary import load_policy
 from pytest_decisionos.release.canary_condition import ask_canary
+from pytest_decisionos.release.canary_policy import load_policy
 from pytest_decisionos.release.decisions import (
     CUTOVER,
     POST,
@@ -19,13 +19,15 @@ from pytest_decisionos.release.decisions import (
 from pytest_decisionos.release.freeze import load_freeze
 from pytest_decisionos.release.here import LATEST, ConditionsError, Here
 from pytest_decisionos.release.past import past_of
-from pytest_decisionos.release.rollout import Rollout, load_rollout
+from pytest_decisionos.release.rollout import load_rollout
 
 if TYPE_CHECKING:
     from pytest_decisionos.release.approval import Override
-    from pytest_decisionos.release.canary import CanaryPolicy, CanaryVerdict
+    from pytest_decisionos.release.canary import CanaryVerdict
+    from pytest_decisionos.release.canary_policy import CanaryPolicy
     from pytest_decisionos.release.decisions import Found
     from pytest_decisionos.release.stage_model import Reading, Stage
+    from pytest_decisionos.release.traffic import Rollout, Traffic
     from pytest_decisionos.release.transitions import StageName
     from pytest_decisionos.trust.keys import KeyRing
 
@@ -88,16 +90,18 @@ class Judged(NamedTuple):
         Raises:
             ConditionsError: one does not; the first is told.
         """
-        first = next(iter(self.bad), None)
-        if first is not None or self.rollout is None:
-            first = first or Outcome(id="release.running", status=Status.ERROR, cause="missing")
-            raise ConditionsError(
-                first.message or first.reason,
-                outcomes=self.outcomes,
-                field=first.reason,
-                next_step=_NEXT.get(first.id),
-            )
-        return self.rollout
+        bad = self.bad
+        if not bad and self.rollout is not None:
+            return self.rollout
+        missing = Outcome(id="release.running", status=Status.ERROR, cause="missing")
+        first = bad[0] if bad else missing
+        what = first.message or first.reason
+        if first.id == "release.canary":  # which names only the codes of its reasons
+            reasons = [one for one in bad if one.id.startswith("canary.")]
+            what = next((f"{one.reason}: {one.message}" for one in reasons), what)
+        raise ConditionsError(
+            what, outcomes=self.outcomes, field=first.reason, next_step=_NEXT.get(first.id)
+        )
 
 
 def next_pct(policy: CanaryPolicy, strategy: str, pct: float) -> float:
@@ -125,6 +129,7 @@ def increase(
         promote: whether it shall go to 100 %, and only then may it.
     """
     found = Findings()
+    ask_keys(found, here, ring)
     stage = reading.stage
     if not ask_stage(found, reading, "canary") or stage is None:
         ask_freeze(found, here)
@@ -160,9 +165,10 @@ def increase(
     )
 
 
-def finishing(here: Here, reading: Reading, asking: Asking) -> Judged:
+def finishing(here: Here, reading: Reading, ring: KeyRing | None, asking: Asking) -> Judged:
     """The conditions of the end: a promoted release becomes what is stable."""
     found = Findings()
+    ask_keys(found, here, ring)
     rollout = None
     decision = None
     if ask_stage(found, reading, "promote") and reading.stage is not None:
@@ -173,6 +179,17 @@ def finishing(here: Here, reading: Reading, asking: Asking) -> Judged:
     return Judged(
         tuple(found.outcomes), 100.0, reading.release, reading.baseline_release, decision, rollout
     )
+
+
+def ask_keys(found: Findings, here: Here, ring: KeyRing | None) -> None:
+    """Whether a key signs stages here: without one nothing can change, whatever else holds."""
+    lacking, good = "no keys, so no stage can be believed or written", ""
+    if ring is not None:
+        try:
+            lacking, good = "", f"{ring.signing('stage', here.asked.now).key_id} signs stages"
+        except DecisionOSError as fault:
+            lacking = str(fault)
+    found.say("keys", ("missing", lacking) if lacking else None, good, unread=True)
 
 
 def ask_stage(found: Findings, reading: Reading, must: StageName, *, fresh: bool = False) -> bool:
@@ -278,18 +295,40 @@ def ask_override(found: Findings, here: Here, override: Override) -> None:
 
 def _running(found: Findings, rollout: Rollout | None, stage: Stage) -> None:
     """What carries the traffic must run the very release that the stage and the decision name."""
+    told = _told(found, rollout)
+    if told is not None and rollout is not None:
+        same = told.release == stage.release
+        is_ = f"{rollout.name} runs {shown(told.release or 'nothing', 200)}"
+        found.say("running", None if same else ("different", f"{is_}, not {stage.release}"), is_)
+
+
+def ask_serving(found: Findings, rollout: Rollout | None, baseline: str) -> bool:
+    """Everybody must be on the baseline that is named: a first step that names another moves them all.
+
+    Returns:
+        Whether what carries the traffic says so.
+    """
+    told = _told(found, rollout)
+    if told is None or rollout is None:
+        return False
+    serving = told.release if told.pct == 100 else told.served
+    is_ = f"{rollout.name} has everybody on {shown(serving or 'nothing', 200)}"
+    wrong = ("different", f"{is_}, not on {shown(baseline, 200)}")
+    return found.say("running", None if serving == baseline else wrong, is_)
+
+
+def _told(found: Findings, rollout: Rollout | None) -> Traffic | None:
+    """What carries the traffic says of it; what it does not say is noted."""
     if rollout is None:
-        return
+        return None
     try:
         told = rollout.running()
     except DecisionOSError as fault:
         found.cannot("running", fault)
-        return
+        return None
     if told is None:
         silent = rollout.name in _CANNOT_TELL
         lacking = None if silent else ("missing", f"{rollout.name} does not answer")
-        found.say("running", lacking, f"{rollout.name} does not tell", unread=True)
-        return
-    same = told.release == stage.release
-    is_ = f"{rollout.name} runs {shown(told.release or 'nothing', 200)}"
-    found.say("running", None if same else ("different", f"{is_}, not {stage.release}"), is_)
+        told_nothing = f"adapter {rollout.name}: cannot tell what runs"
+        found.say("running", lacking, told_nothing, unread=True)
+    return told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -125,12 +126,14 @@ def find(root: Path, name: str, phase: str) -> Path:
     looked for. One that cannot be read counts too.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or the name is none.
     """
     folder = root / FOLDER
     if name != LATEST:
         given = Path(name)
-        return given if given.exists() or given.name != name else folder / name
+        if not given.name:
+            raise UsageError("names no decision", found=name, expected="a folder, an ID, or latest")
+        return given if os.path.lexists(given) or given.name != name else folder / name
     for one in sorted(_folders(folder), reverse=True):
         try:
             if read_decision(one).claims.phase != phase:

@@ -12,8 +12,10 @@ from pytest_decisionos.model.outcome import Status
 from pytest_decisionos.release.conditions import (
     Judged,
     ask_freeze,
+    ask_keys,
     ask_override,
     ask_pause,
+    ask_serving,
     ask_stage,
     means_of,
 )
@@ -22,26 +24,35 @@ from pytest_decisionos.release.past import past_of
 from pytest_decisionos.release.traffic import Traffic
 
 if TYPE_CHECKING:
-    from pytest_decisionos.release.canary import CanaryPolicy
+    from pytest_decisionos.release.canary_policy import CanaryPolicy
     from pytest_decisionos.release.conditions import Asking
     from pytest_decisionos.release.here import Here
     from pytest_decisionos.release.past import Past
     from pytest_decisionos.release.stage_model import Reading
+    from pytest_decisionos.trust.keys import KeyRing
 
 
 def first_step(
-    here: Here, reading: Reading, asking: Asking, *, release: str | None, baseline: str | None
+    here: Here,
+    reading: Reading,
+    ring: KeyRing | None,
+    asking: Asking,
+    *,
+    release: str | None,
+    baseline: str | None,
 ) -> Judged:
     """The conditions.
 
     Args:
         here: who asks, and where everything lies.
         reading: the stage that is there.
+        ring: the keys; None where there are none.
         asking: how it is asked for.
         release: the canary; None is what the evidence names.
         baseline: what everybody runs; None is what the stage says, or else the evidence.
     """
     found = Findings()
+    ask_keys(found, here, ring)
     past = _past(found, here)
     # Where there has been one, a file that is missing was taken away: that is to be looked into.
     fresh = reading.alarm == "missing" and past is not None and past.seq is None
@@ -54,6 +65,12 @@ def first_step(
     policy, rollout = means_of(found, here)
     if policy is not None and past is not None and release:
         _cooldown(found, here, policy, past, reading, release=release)
+    sure = reading.release is not None
+    if baseline:
+        sure = ask_serving(found, rollout, baseline) or sure
+    if baseline and not sure and policy is not None and past is not None:
+        # Nobody knows that it is what everybody runs, so it may be what was taken back.
+        _cooldown(found, here, policy, past, reading, release=baseline, name="baseline")
     if asking.override is None:
         ask_freeze(found, here)
     else:
@@ -99,16 +116,29 @@ def _past(found: Findings, here: Here) -> Past | None:
 
 
 def _cooldown(
-    found: Findings, here: Here, policy: CanaryPolicy, past: Past, reading: Reading, *, release: str
+    found: Findings,
+    here: Here,
+    policy: CanaryPolicy,
+    past: Past,
+    reading: Reading,
+    *,
+    release: str,
+    name: str = "cooldown",
 ) -> None:
     """A release that was taken back comes again only after a while, and if somebody knows of it."""
     stable = (reading.stage.seq, reading.stage.since) if reading.stage else None
     aborted = past.taken_back(release, stable)
-    rest = policy.cooldown(aborted, here.asked.now)
+    sure = aborted == past.aborted.get(release)
+    rest = policy.cooldown(aborted, here.asked.now, told=sure)
     wrong = None
     if rest.status is not Status.SUCCESSFUL:
         wrong = "cooldown", rest.message
     elif aborted is not None and not past.known(release, aborted):
-        told = f"it was taken back at {aborted.isoformat(timespec='seconds')}"
+        when = aborted.isoformat(timespec="seconds")
+        told = f"it was taken back at {when}"
+        if not sure:
+            told = (
+                f"the audit journal does not tell what ended at {when}; it may have been this one"
+            )
         wrong = "not_acknowledged", f"{told}: dosctl release acknowledge {shown(release, 200)}"
-    found.say("cooldown", wrong, rest.message)
+    found.say(name, wrong, rest.message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
@@ -20,6 +20,8 @@ DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WEEK: Final = timedelta(days=7)
 _WALL: Final = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?$"
 _DAY_TIME: Final = r"^(Mon|Tue|Wed|Thu|Fri|Sat|Sun) ([01]\d|2[0-3]):[0-5]\d$"
+_OF_THE_HOST: Final = ("localtime", "posix", "right/", "Factory")
+"""Files beside the zones: another time on another host, with leap seconds, or none."""
 Reason = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200)]
 Wall = Annotated[str, StringConstraints(strict=True, pattern=_WALL)]
 DayTime = Annotated[str, StringConstraints(strict=True, pattern=_DAY_TIME)]
@@ -97,12 +99,8 @@ class FreezeFile(Frozen):
 
     @model_validator(mode="after")
     def _known_zone(self) -> FreezeFile:
-        try:
-            ZoneInfo(self.zone)
-        except (LookupError, ValueError, OSError):
-            raise ValueError(
-                f"zone: {self.zone!r} is no IANA time zone that is known here"
-            ) from None
+        if not _is_zone(self.zone):
+            raise ValueError(f"zone: {self.zone!r} is no IANA time zone that is known here")
         return self
 
     def reason(self, now: datetime) -> str | None:
@@ -115,6 +113,14 @@ class FreezeFile(Frozen):
         return None
 
 
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (LookupError, ValueError, OSError):
+        return False
+    return not name.startswith(_OF_THE_HOST)
+
+
 def _holds(start: datetime, end: datetime, now: datetime, zone: ZoneInfo) -> bool:
     """Whether ``now`` is between two walls; an hour that a clock shows twice, or never, belongs to it."""
     return min(_instants(start, zone)) <= now < max(_instants(end, zone))
@@ -123,9 +129,11 @@ def _holds(start: datetime, end: datetime, now: datetime, zone: ZoneInfo) -> boo
 def _instants(naive: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """What a clock's time can mean: two instants where clocks are changed."""
     first, second = (naive.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
-    # Comparing within one zone compares wall clocks, so both leave it.
-    utc = ZoneInfo("UTC")
-    return first.astimezone(utc), second.astimezone(utc)
+    try:
+        # Comparing within one zone compares wall clocks, so both leave it.
+        return first.astimezone(UTC), second.astimezone(UTC)
+    except OverflowError:  # the first or the last day that there is: nobody asks for its hour
+        return naive.replace(tzinfo=UTC), naive.replace(tzinfo=UTC)
 
 
 def _of_week(text: str) -> timedelta:

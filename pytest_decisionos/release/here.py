@@ -6,10 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from pytest_decisionos.errors import KeysError, RefusedError
-from pytest_decisionos.release import audit
-from pytest_decisionos.release.stage import FILE, change_stage, read_stage
+from pytest_decisionos.release.stage import FILE, read_stage
 from pytest_decisionos.trust import rbac
-from pytest_decisionos.trust.files import LOCK_TIMEOUT_SEC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,42 +101,11 @@ class Here(NamedTuple):
 
     def change(self, ring: KeyRing | None, **more: float) -> AbstractContextManager[Changer]:
         """``change_stage`` of this target."""
-        asked = self.asked
-        return change_stage(
-            asked.root,
-            target=asked.target,
-            ring=ring,
-            state_dir=asked.state_dir,
-            now=asked.now,
-            **more,
-        )
+        return self.asked.change(ring, **more)
 
-    def record(
-        self,
-        scope: str,
-        *,
-        allowed: bool,
-        code: str,
-        why: str = "",
-        before: Reading | None = None,
-        to: audit.StageAt | None = None,
-        wait_sec: float = LOCK_TIMEOUT_SEC,
-        **more: Any,
-    ) -> str:
-        """Write a line of the audit journal; returns why it could not be written, or nothing."""
-        entry = audit.AuditEntry(
-            time=self.asked.now,
-            actor=self.asked.actor,
-            scope=scope,
-            command=self.command,
-            allowed=allowed,
-            code=code,
-            why=why,
-            from_=None if before is None else audit.at(before),
-            to=to,
-            **more,
-        )
-        return audit.record(self.asked.root, entry, wait_sec=wait_sec)
+    def record(self, scope: str, *, allowed: bool, code: str, **more: Any) -> str:
+        """``Asked.record`` of this command."""
+        return self.asked.record(self.command, scope, allowed=allowed, code=code, **more)
 
     def must_record(self, scope: str, *, code: str, **more: Any) -> None:
         """Record that something is allowed; what the journal does not tell is not done.

@@ -67,7 +67,7 @@ class NginxConfig(Frozen):
         control: loopback address and port where nginx says what it does, and takes in copies.
         releases: where which release runs. Addresses and no names, so that an abort needs no DNS.
         sticky: what users are told apart by: ``ip``, ``cookie:NAME`` or ``header:NAME``.
-        tenant: ``header:NAME`` or ``cookie:NAME`` that holds a request's tenant; None logs none.
+        tenant: what holds a request's tenant, spelled like ``sticky``; None logs none.
         route_segments: how many segments of the path name a route in the log.
         shadow_methods: whose requests are copied. A copy is a second request: who adds POST must be
             sure that the canary knows copies by their header ``X-DecisionOS-Shadow``.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_decisionos.errors import DecisionOSError, UsageError
 from pytest_decisionos.judge.sign import Step
-from pytest_decisionos.release.canary import load_policy
+from pytest_decisionos.release.canary_policy import load_policy
 from pytest_decisionos.release.conditions import finishing, increase, next_pct
 from pytest_decisionos.release.first_step import first_step
 from pytest_decisionos.release.rollout import load_rollout
@@ -79,12 +79,12 @@ def outlook(
     if reading.alarm not in {"", "missing"}:
         return "dosctl release abort, or reconcile: the stage cannot be believed", None
     if reading.name == "stable":
-        judged = first_step(here, reading, asking, release=None, baseline=None)
+        judged = first_step(here, reading, ring, asking, release=None, baseline=None)
         return "dosctl release step, to shadow", judged
     if reading.name == "abort" or ring is None:
         return "dosctl release abort: it was cut off", None
     if reading.name == "promote":
-        return "dosctl release finish", finishing(here, reading, asking)
+        return "dosctl release finish", finishing(here, reading, ring, asking)
     try:
         step = next_step(here, reading)
     except DecisionOSError:

@@ -22,7 +22,7 @@ class Past(NamedTuple):
     """The journal, read for what it says of releases.
 
     Attributes:
-        aborted: when each release was last taken back.
+        aborted: when each release was last taken back, and did not come back to stay.
         acknowledged: when somebody last said that they know of that.
         seq: number of the last stage that it tells of; None if it tells of none, and 0 of one that
             could not be believed.
@@ -102,6 +102,8 @@ def past_of(root: Path) -> Past:
         elif flying is not None:
             if entry.get("code") != FINISHED:
                 past.aborted[flying] = when
+            else:  # it came back, and everybody runs it
+                past.aborted.pop(flying, None)
             flying = None
     return past
 

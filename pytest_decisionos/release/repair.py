@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_decisionos.errors import DecisionOSError, ExitCode, RefusedError
+from pytest_decisionos.errors import DecisionOSError, RefusedError
 from pytest_decisionos.release import audit
+from pytest_decisionos.release.past import past_of
 from pytest_decisionos.release.stage import Changer, Reading, change_stage
 from pytest_decisionos.trust import rbac
+from pytest_decisionos.trust.files import LOCK_TIMEOUT_SEC
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
 
@@ -39,6 +42,45 @@ class Asked(NamedTuple):
     actor: str
     now: datetime
 
+    def change(self, ring: KeyRing | None, **more: float) -> AbstractContextManager[Changer]:
+        """``change_stage`` of this target."""
+        return change_stage(
+            self.root,
+            target=self.target,
+            ring=ring,
+            state_dir=self.state_dir,
+            now=self.now,
+            **more,
+        )
+
+    def record(
+        self,
+        command: str,
+        scope: str,
+        *,
+        allowed: bool,
+        code: str,
+        why: str = "",
+        before: Reading | None = None,
+        to: audit.StageAt | None = None,
+        wait_sec: float = LOCK_TIMEOUT_SEC,
+        **more: Any,
+    ) -> str:
+        """Write a line of the audit journal; returns why it could not be written, or nothing."""
+        entry = audit.AuditEntry(
+            time=self.now,
+            actor=self.actor,
+            scope=scope,
+            command=command,
+            allowed=allowed,
+            code=code,
+            why=why,
+            from_=None if before is None else audit.at(before),
+            to=to,
+            **more,
+        )
+        return audit.record(self.root, entry, wait_sec=wait_sec)
+
 
 class Done(NamedTuple):
     """What became of it.
@@ -62,7 +104,8 @@ def initialise(asked: Asked, release: str | None) -> Done:
         release: what everybody runs; None says nothing.
 
     Raises:
-        DecisionOSError: it was not done; the audit journal tells that too.
+        DecisionOSError: it was not done; the audit journal tells that too. So it is where there was
+            a stage before, and of a release that was taken back: traffic goes by that name.
     """
 
     def begin(changer: Changer) -> str:
@@ -74,10 +117,22 @@ def initialise(asked: Asked, release: str | None) -> Done:
             )
         if reading.stage is None and release is None:
             changer.write(stage="stable")
-        elif release is not None and release != reading.release:
-            changer.write(stage="stable", release=release)
-        else:
+            return "initialised"
+        if release is None or release == reading.release:
             return ""
+        past = past_of(asked.root)
+        if reading.alarm == "missing" and past.seq is not None:
+            raise RefusedError(
+                "there was one, and its file is gone", next_step="dosctl stage reconcile"
+            )
+        if release in past.aborted:
+            raise RefusedError(
+                "was taken back, so it is not what everybody runs",
+                field="--release",
+                found=release,
+                next_step="name what everybody runs; a canary comes back by `dosctl release step`",
+            )
+        changer.write(stage="stable", release=release)
         return "initialised"
 
     return _audited(asked, "dosctl stage init", "deploy:promote", begin)
@@ -111,39 +166,25 @@ def repair(asked: Asked) -> Done:
 
 def _audited(asked: Asked, command: str, scope: str, act: Callable[[Changer], str]) -> Done:
     before: Reading | None = None
-
-    def record(*, allowed: bool, code: str, why: str, after: Reading | None = None) -> str:
-        entry = audit.AuditEntry(
-            time=asked.now,
-            actor=asked.actor,
-            scope=scope,
-            command=command,
-            allowed=allowed,
-            code=code,
-            why=why,
-            from_=None if before is None else audit.at(before),
-            to=None if after is None else audit.at(after),
-            release=None if after is None else after.release,
-        )
-        return audit.record(asked.root, entry)
-
     try:
         rbac.require(asked.scopes, scope)
-        with change_stage(
-            asked.root,
-            target=asked.target,
-            ring=asked.ring(),
-            state_dir=asked.state_dir,
-            now=asked.now,
-        ) as changer:
+        with asked.change(asked.ring()) as changer:
             before = changer.reading
             what = act(changer)
     except DecisionOSError as fault:
-        codes = {ExitCode.DENIED: "denied", ExitCode.NO_GO: "refused"}
-        record(allowed=False, code=codes.get(fault.exit_code, "unusable"), why=str(fault))
+        code = audit.code_of(fault)
+        asked.record(command, scope, allowed=False, code=code, why=str(fault), before=before)
         raise
-    unaudited = ""
+    after, unaudited = changer.reading, ""
     if what:
-        why = before.message
-        unaudited = record(allowed=True, code=what, why=why, after=changer.reading)
-    return Done(changer.reading, what, unaudited)
+        unaudited = asked.record(
+            command,
+            scope,
+            allowed=True,
+            code=what,
+            why=before.message,
+            before=before,
+            to=audit.at(after),
+            release=after.release,
+        )
+    return Done(after, what, unaudited)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_decisionos.model.target import Target
 
-__all__ = ["Rollout", "RolloutError", "RolloutFile", "Traffic", "load_rollout", "traffic_of"]
+__all__ = ["RolloutFile", "load_rollout", "traffic_of"]
 
 OURS = ("none", "command", "argo", "nginx")
 
@@ -67,7 +67,8 @@ def load_rollout(
         path: the file; it must be there, because ``none`` has to be meant.
         root: root folder of the target.
         target: what is released where.
-        stickiness: what the canary policy says its users are told apart by; nginx has to do so.
+        stickiness: what the canary policy says its users are told apart by: nginx has to do so, and
+            a command is told. None where no policy is asked, such as in an abort.
 
     Raises:
         PolicyError: the file is missing or not what it should be.
@@ -77,13 +78,18 @@ def load_rollout(
     config = validate(RolloutFile, document, path, data)
     if stickiness is not None and config.adapter == "nginx" and config.nginx is not None:
         _same_stickiness(config.nginx, stickiness, path)
-    return _Guarded(_adapter(config, path, root=root, target=target), config.strategy)
+    adapter = _adapter(config, path, root=root, target=target, stickiness=stickiness or "")
+    return _Guarded(adapter, config.strategy)
 
 
-def _adapter(config: RolloutFile, path: Path, *, root: Path, target: Target) -> Rollout:
+def _adapter(
+    config: RolloutFile, path: Path, *, root: Path, target: Target, stickiness: str
+) -> Rollout:
     strategy = config.strategy
     if config.adapter == "command" and config.command is not None:
-        return CommandRollout(config.command, strategy=strategy, root=root, target=target)
+        return CommandRollout(
+            config.command, strategy=strategy, root=root, target=target, stickiness=stickiness
+        )
     if config.adapter == "argo" and config.argo is not None:
         return ArgoRollout(config.argo, strategy=strategy)
     if config.adapter == "nginx" and config.nginx is not None:

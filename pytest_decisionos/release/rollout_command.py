@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from pytest_decisionos.errors import RolloutError
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.base import Frozen
+from pytest_decisionos.model.validate import first_fault
 from pytest_decisionos.release import external
 from pytest_decisionos.release.traffic import Traffic
 
@@ -40,11 +41,20 @@ class CommandRollout:
 
     name = "command"
 
-    def __init__(self, config: CommandConfig, *, strategy: str, root: Path, target: Target) -> None:
+    def __init__(
+        self,
+        config: CommandConfig,
+        *,
+        strategy: str,
+        root: Path,
+        target: Target,
+        stickiness: str = "",
+    ) -> None:
         self.strategy = strategy
         self._config = config
         self._given = {
-            "DECISIONOS_ROOT": str(root),
+            "DECISIONOS_ROOT": str(root.absolute()),
+            "DECISIONOS_STICKINESS": stickiness,
             "DECISIONOS_STRATEGY": strategy,
             "DECISIONOS_TARGET": str(target),
             **{f"DECISIONOS_TARGET_{k.upper()}": v for k, v in target.model_dump().items()},
@@ -80,10 +90,10 @@ class CommandRollout:
         try:
             return Traffic.model_validate(document)
         except ValidationError as fault:
-            first = fault.errors(include_url=False, include_context=False)[0]
+            first = first_fault(fault)
             raise RolloutError(
-                f"a report of traffic that cannot be: {first['msg']}",
+                f"a report of traffic that cannot be: {first.words}",
                 file=report[0],
-                field=".".join(str(part) for part in first["loc"]) or None,
+                field=first.field,
                 expected='JSON such as {"pct": 10, "release": "v2", "baseline_release": "v1"}',
             ) from None

@@ -28,7 +28,7 @@ from pytest_decisionos.errors import (
     shown,
 )
 from pytest_decisionos.model import strict_json
-from pytest_decisionos.model.validate import faults
+from pytest_decisionos.model.validate import faults, first_fault
 from pytest_decisionos.release.stage_memory import BadStageError, Memory
 from pytest_decisionos.release.stage_model import Reading, Stage, told
 from pytest_decisionos.release.transitions import Changes, StageName, after
@@ -236,11 +236,9 @@ class Changer:
                 | {"key_id": self._key.key_id, "mac": "0" * 64}
             )
         except ValidationError as fault:
-            first = fault.errors(include_url=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"])) or None
-            found = first["input"] if where else None
-            what = first["msg"].removeprefix("Value error, ")
-            raise UsageError(what, file=self._path, field=where, found=found) from None
+            first = first_fault(fault)
+            found = first.found if first.field else None
+            raise UsageError(first.words, file=self._path, field=first.field, found=found) from None
         return stage.model_copy(update={"mac": _mac(stage, self._key)})
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from pytest_decisionos.errors import RolloutError
 from pytest_decisionos.model.base import Frozen
+from pytest_decisionos.model.validate import first_fault
 
 if TYPE_CHECKING:
     from pytest_decisionos.release.stage import Reading, Stage
@@ -112,12 +113,11 @@ def traffic_of(stage: Stage | Reading) -> Traffic:
             keep_warm=known.stage == "promote",
         )
     except ValidationError as fault:
-        first = fault.errors(include_url=False, include_context=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or None
-        named = field in {"release", "baseline_release"}
+        first = first_fault(fault)
+        named = first.field in {"release", "baseline_release"}
         raise RolloutError(
-            "not the name of a release" if named else first["msg"].removeprefix("Value error, "),
-            field=field,
-            found=first["input"] if named else None,
+            "not the name of a release" if named else first.words,
+            field=first.field,
+            found=first.found if named else None,
             expected=_WANTED if named else None,
         ) from None

@@ -57,7 +57,13 @@ def stage_json(reading: Reading) -> dict[str, Any]:
 
 
 def stage_words(reading: Reading) -> str:
-    """The stage as one says it."""
+    """The stage as one says it, and its alarm."""
+    alarm = f"; ALARM {reading.alarm}" if reading.alarm else ""
+    return stage_alone(reading) + alarm
+
+
+def stage_alone(reading: Reading) -> str:
+    """The same, for who tells an alarm by itself."""
     release = plain(reading.release or "an unknown release", 200)
     base = plain(reading.baseline_release or "an unknown release", 200)
     text = {
@@ -68,5 +74,4 @@ def stage_words(reading: Reading) -> str:
         "promote": f"promote: everybody runs {release}, and {base} is kept warm",
         "abort": f"abort: back to {base}",
     }[reading.name]
-    alarm = f"; ALARM {reading.alarm}" if reading.alarm else ""
-    return f"{text}{'; paused' if reading.paused else ''}{alarm}"
+    return f"{text}; paused" if reading.paused else text

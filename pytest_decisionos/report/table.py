@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.box import Box
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from pytest_decisionos.model.outcome import Status
-from pytest_decisionos.report.terminal import about_lines, bound_text, why_lines
+from pytest_decisionos.report.terminal import MAX_REASONS, about_lines, bound_text, why_lines
 from pytest_decisionos.report.text import amount, labelled, more, plain, vote_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
@@ -50,15 +51,17 @@ MAX_DETAILS = 50
 class QuorumTable:
     """A rich renderable; in colour on a terminal only, in ASCII where UTF-8 cannot be written."""
 
-    def __init__(self, decision: Decision, width: int | None) -> None:
+    def __init__(self, decision: Decision) -> None:
         self.decision = decision
-        self.width = width
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if self.width is not None:
-            options = options.update(width=max(self.width, 40))
         for item in _Writer(options).items(self.decision):
-            yield from console.render(item, options)
+            if isinstance(item, Text):
+                yield item
+                continue
+            for line in console.render_lines(item, options, pad=False):
+                yield from _without_end(line)
+                yield Segment.line()
 
 
 class _Writer:
@@ -70,6 +73,7 @@ class _Writer:
         self._ascii = options.ascii_only
 
     def items(self, decision: Decision) -> Iterator[Table | Text]:
+        told = {reason.code for reason in decision.reasons[:MAX_REASONS]}
         for slo in decision.slos:
             head = f"{plain(slo.slo, 400)}: {slo.verdict}, quorum {slo.quorum}"
             for line in labelled("slo", head, self._width):
@@ -77,7 +81,7 @@ class _Writer:
             yield self._table(slo)
             votes = [f"{number} {vote_of(ballot)}" for number, ballot in enumerate(slo.ballots, 1)]
             yield from self._lines(labelled("votes", ", ".join(votes), self._width))
-            for line in self._details(slo):
+            for line in self._details(slo, told):
                 yield from self._lines(labelled("rule", line, self._width))
         if any(ballot.outcomes for slo in decision.slos for ballot in slo.ballots):
             legend = ", ".join(f"{self._mark(status)} {word}" for status, word in _WORDS.items())
@@ -116,12 +120,13 @@ class _Writer:
         row.rstrip()
         return row
 
-    def _details(self, slo: SloDecision) -> Iterator[str]:
-        """What was said of each rule that is not successful, the same words told once."""
+    def _details(self, slo: SloDecision, told: set[str]) -> Iterator[str]:
+        """What was said of each rule that is not successful and no reason tells, each once."""
         said: dict[str, list[str]] = {}
         for ballot in slo.ballots:
             for outcome in ballot.outcomes:
-                if outcome.status is not Status.SUCCESSFUL:
+                counted = outcome.counts and outcome.reason in told
+                if outcome.status is not Status.SUCCESSFUL and not counted:
                     said.setdefault(_detail(outcome), []).append(ballot.judge)
         for text, judges in list(said.items())[:MAX_DETAILS]:
             yield f"{plain(', '.join(judges), 300)}: {text}"
@@ -149,6 +154,14 @@ class _Writer:
     def _lines(self, lines: list[str]) -> Iterator[Text]:
         for line in lines:
             yield self._line(line)
+
+
+def _without_end(line: Sequence[Segment]) -> list[Segment]:
+    """``line`` without the blanks that fill the last column."""
+    left = list(line)
+    while left and not left[-1].text.rstrip():
+        left.pop()
+    return [*left[:-1], Segment(left[-1].text.rstrip(), left[-1].style)] if left else []
 
 
 def _by_rule(slo: SloDecision) -> list[list[Outcome | None]]:

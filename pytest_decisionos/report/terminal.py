@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from pytest_decisionos.model.decision import Decision, SloDecision
     from pytest_decisionos.model.outcome import Outcome
-    from pytest_decisionos.report.table import QuorumTable
 
 MAX_SLOS = 50
 MAX_REASONS = 10
@@ -135,16 +134,3 @@ def bound_text(outcome: Outcome) -> str | None:
     if outcome.bound is None:
         return None
     return f"{plain(outcome.op, 10) if outcome.op else 'is'} {amount(outcome.bound, outcome.unit)}"
-
-
-def quorum_table(decision: Decision, width: int | None = None) -> QuorumTable:
-    """The decision as a table for ``dosctl judge quorum``, to be printed by a rich console.
-
-    Args:
-        decision: what to tell.
-        width: columns to use; None for the console's own.
-    """
-    # rich is not loaded by a run that prints no table.
-    from pytest_decisionos.report.table import QuorumTable  # noqa: PLC0415
-
-    return QuorumTable(decision, width)

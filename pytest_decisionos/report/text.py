@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import unicodedata
 from typing import TYPE_CHECKING
@@ -74,7 +75,36 @@ def labelled(label: str, text: str, width: int = COLUMNS) -> list[str]:
     ``ActionCommand.TryParseV2``).
     """
     first, *more = fold(text, max(width - _LABEL - 1, 2))
-    return [f"{label:<{_LABEL}} {first}", *(f"{'|':>{_LABEL}} {line}" for line in more)]
+    return [f"{label:<{_LABEL}} {first}", *map(_barred, more)]
+
+
+def below(text: str, width: int = COLUMNS) -> list[str]:
+    """``text`` folded to ``width`` columns, to stand below a line of ours, as ``labelled`` goes on."""
+    return [_barred(line) for line in fold(text, max(width - _LABEL - 1, 2))]
+
+
+def _barred(line: str) -> str:
+    return f"{'|':>{_LABEL}} {line}"
+
+
+def row(texts: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """A row of a table, each text folded to the columns of its cell.
+
+    What goes on in a further line does so behind a bar, for the reason that ``labelled`` has.
+    """
+    folded = [fold(text, width) for text, width in zip(texts, widths, strict=True)]
+    if len(folded[0]) > 1:
+        folded[0] = fold(texts[0], max(widths[0] - 1, 2))  # the bar takes one
+    lines = []
+    for number, line in enumerate(itertools.zip_longest(*folded, fillvalue="")):
+        head, *rest = line
+        padded = map(_padded, (f"|{head}" if number else head, *rest), widths)
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cells(text))
 
 
 def amount(value: Scalar, unit: str = "") -> str:

@@ -162,7 +162,10 @@ def _doubts(rule: Rule, rps: float | None) -> Iterator[tuple[str, str]]:
     name = "min_sample_count" if rule.id.startswith("canary.") else "min_samples"
     floor = f"{name} {rule.min_samples:,}" if rule.min_samples else f"no {name}"
     each = f" of each {rule.for_each}" if rule.for_each else ""
-    enough = f"raise it to {fewest:,}" + ("" if rule.level else ", or state confidence")
+    if rule.min_samples:
+        enough = f"raise it to {fewest:,}" + ("" if rule.level else ", or state confidence")
+    else:
+        enough = f"state {name}: {fewest}, or confidence"
     message = (
         f"{floor}: to prove {rule.op} {quantity(rule.bound, rule.unit)} at {level:.0%} takes "
         f"at least {fewest:,} samples{each}{_time(fewest, rps)}"

@@ -11,11 +11,11 @@ import contextlib
 from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from pytest_decisionos.errors import SignatureError, UnusableInputError
+from pytest_decisionos.errors import UnusableInputError
 from pytest_decisionos.model import strict_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_decisionos.trust.ed25519 import PrivateKey, PublicKey
 
@@ -46,11 +46,11 @@ def pae(payload: bytes, payload_type: str) -> bytes:
     return encoded
 
 
-def sign(payload: bytes, keys: Sequence[PrivateKey], payload_type: str = IN_TOTO) -> bytes:
-    """An envelope of ``payload``, signed by each of ``keys``; by none it is unsigned."""
-    message = pae(payload, payload_type)
+def sign(payload: bytes, keys: Sequence[PrivateKey]) -> bytes:
+    """An envelope of ``payload`` (in-toto), signed by each of ``keys``; by none it is unsigned."""
+    message = pae(payload, IN_TOTO)
     document = {
-        "payloadType": payload_type,
+        "payloadType": IN_TOTO,
         "payload": b64encode(payload).decode(),
         "signatures": [
             {"keyid": key.keyid, "sig": b64encode(key.sign(message)).decode()} for key in keys
@@ -118,42 +118,3 @@ def signers(envelope: Envelope, keys: Mapping[str, PublicKey]) -> list[str]:
                 found[keyid] = None
                 break
     return list(found)
-
-
-def require(
-    envelope: Envelope,
-    keys: Mapping[str, PublicKey],
-    *,
-    threshold: int = 1,
-    payload_types: Collection[str] = (IN_TOTO,),
-    file: object = None,
-) -> list[str]:
-    """The signers of ``envelope``, if at least ``threshold`` of ``keys`` signed it.
-
-    Raises:
-        SignatureError: ``unsigned``, ``wrong_payload_type``, or ``threshold``: too few signatures
-            verify.
-        ValueError: ``threshold`` is less than 1.
-    """
-    if threshold < 1:
-        raise ValueError("a threshold of none would believe everybody")
-    if envelope.payload_type not in payload_types:
-        raise SignatureError(
-            "not the type of payload that is signed here",
-            cause="wrong_payload_type",
-            file=file,
-            found=envelope.payload_type,
-            expected=", ".join(payload_types),
-        )
-    if not envelope.signatures:
-        raise SignatureError("unsigned: a dry-run", cause="unsigned", file=file)
-    found = signers(envelope, keys)
-    if len(found) < threshold:
-        raise SignatureError(
-            "too few signatures verify",
-            cause="threshold",
-            file=file,
-            found=f"{len(found)} of {len(envelope.signatures)}",
-            expected=f"{threshold} by keys that may",
-        )
-    return found

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_PEM_BYTES: Final = 4096
+NO_JUDGE_NAME: Final = ("no name of a judge", "small letters, digits, _ and -, at most 63")
+"""What is wrong with the name of a judge, and what is expected."""
 
 _P: Final = 2**255 - 19
 _Y8: Final = int.from_bytes(
@@ -80,11 +82,6 @@ def generate() -> PrivateKey:
     return PrivateKey(Ed25519PrivateKey.generate())
 
 
-def from_seed(seed: bytes) -> PrivateKey:
-    """The key of a 32-byte seed: for published vectors and made-up test data."""
-    return PrivateKey(Ed25519PrivateKey.from_private_bytes(seed))
-
-
 def write_private(path: Path, key: PrivateKey) -> None:
     """Write ``key`` as PKCS #8 PEM, mode 0600, and its public key beside it as ``.pub``.
 
@@ -114,18 +111,16 @@ def file_name(role: str, judge: str | None = None) -> str:
     from pytest_decisionos.trust.trustfile import ROLES, JudgeName  # noqa: PLC0415 - it imports us
 
     if role not in ROLES:
-        raise UsageError("no such role", field="role", found=role, expected=", ".join(ROLES))
+        raise UsageError("no such role", field="--role", found=role, expected=", ".join(ROLES))
     if (role == "judge") != (judge is not None):
-        raise UsageError("a judge is named for the role judge, and only there", field="judge")
+        raise UsageError("a judge is named for the role judge, and only there", field="--judge")
     if judge is None:
         return f"{role}.key"
     try:
         TypeAdapter(JudgeName).validate_python(judge)
     except ValidationError:
-        expected = "small letters, digits, _ and -, at most 63"
-        raise UsageError(
-            "no name of a judge", field="judge", found=judge, expected=expected
-        ) from None
+        what, expected = NO_JUDGE_NAME
+        raise UsageError(what, field="--judge", found=judge, expected=expected) from None
     return f"judge-{judge}.key"
 
 

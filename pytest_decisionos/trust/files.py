@@ -104,7 +104,8 @@ def locked(path: Path, *, timeout_sec: float = LOCK_TIMEOUT_SEC) -> Iterator[Non
         RefusedError: another writer has it for too long.
         UsageError: the lock cannot be made.
     """
-    beside = path.with_name(f".{path.name}.lock")
+    with _in_words(path):
+        beside = path.with_name(f".{path.name}.lock")
     while True:
         with _in_words(beside):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,5 +231,5 @@ def _in_words(path: Path) -> Iterator[None]:
         yield
     except OSError as fault:
         raise UsageError(f"cannot be written: {fault.strerror}", file=path) from None
-    except ValueError:  # an embedded null character in the name
+    except ValueError:  # no name at all, or a null character in it
         raise UsageError("not a file name", file=path) from None

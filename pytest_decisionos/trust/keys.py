@@ -253,13 +253,13 @@ def make_ring(entries: Any, origin: str) -> KeyRing:
     try:
         return KeyRing.model_validate({"origin": origin, "keys": entries})
     except ValidationError as fault:
-        first = fault.errors(include_url=False, include_input=False, include_context=False)[0]
+        from pytest_decisionos.model import validate  # noqa: PLC0415 - loads YAML
+
+        first = validate.first_fault(fault)
         # A name that is no field's may be a secret in the wrong place; secrets are longer than this.
-        named = [str(part) for part in first["loc"]]
-        where = ".".join(part for part in named if len(part) < MIN_SECRET_BYTES // 2) or None
-        raise KeysError(
-            first["msg"].removeprefix("Value error, "), file=origin, field=where
-        ) from None
+        named = [part for part in first.path if len(str(part)) < MIN_SECRET_BYTES // 2]
+        where = validate.dotted(named) or None
+        raise KeysError(first.words, file=origin, field=where) from None
 
 
 def ring_json(ring: KeyRing) -> bytes:

@@ -22,10 +22,11 @@ def require(granted: str, scope: str) -> None:
         DeniedError: it is not granted.
     """
     if not allows(granted, scope):
+        also = f'"$DECISIONOS_ALLOW_SCOPES,{scope}"' if granted.strip() else scope
         raise DeniedError(
             f"scope {scope} is not granted",
             field="DECISIONOS_ALLOW_SCOPES",
             found=granted or "nothing",
             expected=scope,
-            next_step=f"export DECISIONOS_ALLOW_SCOPES={scope}",
+            next_step=f"export DECISIONOS_ALLOW_SCOPES={also}",
         )

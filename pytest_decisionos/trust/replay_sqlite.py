@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
 import sqlite3
@@ -10,7 +11,7 @@ import stat
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 
 from pytest_decisionos.errors import DecisionOSError, ReplayStoreError
 from pytest_decisionos.trust import files
@@ -28,7 +29,6 @@ PURGE_BATCH: Final = 64
 RESERVE_BYTES: Final = 64 * 1024
 """Free space without which nothing is claimed: several times what a claim may write."""
 VERSION: Final = 1
-CLOSED: Final = b"closed; SQLite takes this for an empty WAL\n"
 
 SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -69,12 +69,28 @@ class _Seen(NamedTuple):
     size: int
 
 
+class _Use(NamedTuple):
+    """That the store is open here.
+
+    Attributes:
+        file: holds the lock that says it.
+        first: whether it was open nowhere.
+    """
+
+    file: BinaryIO
+    first: bool
+
+
 class SqliteStore:
     """A replay store in one file, in a folder that only its owner enters.
 
     It is in use by any number of threads and processes of one host; not over a network file system,
     which SQLite's WAL does not work on. Each claim that is accepted is on the disk
     (``synchronous=FULL``) before it is.
+
+    While nobody has it open, anybody may put an older copy in its place, and no file tells. So who
+    opens it first makes it refuse what was made before; ``.<name>.open``, which everybody locks who
+    has it open, says who is first.
 
     Once a file was found deleted, replaced, cut, read-only or corrupt, or could not be written,
     nothing is accepted any more until the store is opened again.
@@ -118,7 +134,12 @@ class SqliteStore:
                     expected="mode 0700, and yours",
                 )
             with files.locked(path, timeout_sec=BUSY_SEC):
-                self._connection = self._open()
+                self._use = _use(path)
+                try:
+                    self._connection = self._open()
+                except BaseException:
+                    self._use.file.close()
+                    raise
         except ReplayStoreError:
             raise
         except DecisionOSError as fault:  # of the lock
@@ -161,15 +182,11 @@ class SqliteStore:
     def close(self) -> None:
         """As ``ReplayStore.close``; the nonces stay."""
         with self._lock, contextlib.suppress(DecisionOSError):
-            sound, self._broken = not self._broken, self._broken or "it was closed"
+            self._broken = self._broken or "it was closed"
             with files.locked(self._path, timeout_sec=BUSY_SEC):
                 self._connection.close()
-                # Who closes last removes the WAL: then this stands there, which SQLite overwrites.
-                # So one that is missing or empty has lost what was in it.
-                if sound:
-                    with contextlib.suppress(OSError):
-                        _make(self._paths[1], CLOSED)
         self._connection.close()
+        self._use.file.close()
 
     def _ask(self) -> str | None:
         """The fault that only writing can show."""
@@ -209,7 +226,8 @@ class SqliteStore:
 
     def _open(self) -> sqlite3.Connection:
         wal = self._paths[1]
-        lost = not files.is_there(wal) or not _look(wal).size
+        # Others who have it open keep a WAL that is not empty: the first of them has written.
+        lost = self._use.first or not files.is_there(wal) or not _look(wal).size
         if not files.is_there(self._path):
             for beside in self._paths[1:]:  # of a file that was deleted
                 beside.unlink(missing_ok=True)
@@ -299,7 +317,22 @@ def _look(path: Path) -> _Seen:
     return _Seen(found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_size)
 
 
-def _make(path: Path, content: bytes = b"") -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as stream:
-        stream.write(content)
+def _make(path: Path) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+
+
+def _use(path: Path) -> _Use:
+    """Say that ``path`` is open here, until the file is closed or the process ends, however it ends."""
+    beside = path.with_name(f".{path.name}.open")
+    file = os.fdopen(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "rb")
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            first = True
+        except BlockingIOError:
+            first = False
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BaseException:
+        file.close()
+        raise
+    return _Use(file, first)

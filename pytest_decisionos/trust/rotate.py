@@ -39,6 +39,8 @@ MIN_OVERLAP: Final = timedelta(seconds=INTERVAL_SEC + GRACE_SEC)
 """So long a reader may go on with the ring that it has."""
 MAX_OVERLAP: Final = timedelta(days=366)
 EXPIRES_SOON: Final = timedelta(days=7)
+_UNITS: Final = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+"""Seconds of each unit that a duration is stated in, the largest first."""
 
 
 class Step(NamedTuple):
@@ -77,12 +79,11 @@ def next_step(ring: KeyRing, use: Use, *, now: datetime, overlap: timedelta) -> 
         KeysError: the new ring would have too many keys.
     """
     if not MIN_OVERLAP <= overlap <= MAX_OVERLAP:
-        least, most = (f"{limit.total_seconds() / 60:g}" for limit in (MIN_OVERLAP, MAX_OVERLAP))
         raise UsageError(
             "not a time in which every reader learns of a new key",
-            field="overlap",
-            found=str(overlap),
-            expected=f"{least} to {most} minutes",
+            field="--overlap",
+            found=_span(overlap),
+            expected=f"{_span(MIN_OVERLAP)} to {_span(MAX_OVERLAP)}",
         )
     if not any(key.state == "active" and not _over(key, now) for key in ring.of(use)):
         return _at_once(ring, use, now)
@@ -328,6 +329,13 @@ def _with(ring: KeyRing, changed: dict[str, dict[str, Any]]) -> KeyRing:
 def _whole_second(when: datetime) -> datetime:
     """Never earlier than ``when``."""
     return when if not when.microsecond else when.replace(microsecond=0) + timedelta(seconds=1)
+
+
+def _span(time: timedelta) -> str:
+    """A time as ``--overlap`` states it, such as 90m or 7d."""
+    seconds = time.total_seconds()
+    unit, size = next((u, size) for u, size in _UNITS.items() if seconds % size == 0 or u == "s")
+    return f"{seconds / size:g}{unit}"
 
 
 def _names(keys: Collection[KeyEntry]) -> str:

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 
 from pytest_decisionos.errors import RefusedError, UsageError
 from pytest_decisionos.model import strict_json
+from pytest_decisionos.model.validate import first_fault
+from pytest_decisionos.trust.ed25519 import NO_JUDGE_NAME
 from pytest_decisionos.trust.files import locked, write_atomic, write_new
 from pytest_decisionos.trust.trust_load import Loaded, parse_trust, read_trust
 from pytest_decisionos.trust.trustfile import ANY_POLICY, ROLES, TrustFile, TrustKey
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 
 EXPIRES_SOON: Final = timedelta(days=30)
 ANY_TARGET: Final = "*/*/*/*"
+_OPTIONS: Final = {
+    "role": ("--role", "no such role", ", ".join(ROLES)),
+    "judge": ("--judge", *NO_JUDGE_NAME),
+    "targets": ("--target", "not globs of service/environment/region/tenant", None),
+}
+"""Fields of a key → the option that states them, what is wrong, and what is expected."""
 MIN_PREFIX: Final = 8
 """So many digits of a key id name a key, if no other begins so."""
 
@@ -36,13 +44,12 @@ def new_key(public: PublicKey, role: str, targets: Sequence[str], **more: Any) -
     try:
         return TrustKey.model_validate({**fields, "targets": tuple(targets), **more})
     except ValidationError as fault:
-        wrong = fault.errors(include_url=False, include_context=False)[0]
-        what, place = wrong["msg"].removeprefix("Value error, "), wrong["loc"][:1]
-        if place == ("targets",):
-            what = "not globs of service/environment/region/tenant"
-        field = str(place[0]) if place else None
-        found = wrong["input"] if place else None
-        raise UsageError(what, field=field, found=found) from None
+        first = first_fault(fault)
+        if not first.path:
+            raise UsageError(first.words) from None
+        name = str(first.path[0])
+        option, what, expected = _OPTIONS.get(name, (name, first.words, None))
+        raise UsageError(what, field=option, found=first.found, expected=expected) from None
 
 
 def with_key(trust: TrustFile, key: TrustKey) -> TrustFile:
@@ -69,7 +76,7 @@ def with_policy(trust: TrustFile, sha256: str) -> TrustFile:
         UsageError: it is in there already.
     """
     if sha256 in trust.policy_sha256:
-        raise UsageError("is in the trust file already", field="policy", found=sha256)
+        raise UsageError("is in the trust file already", field="--policy", found=sha256)
     return trust.model_copy(update={"policy_sha256": (*trust.policy_sha256, sha256)})
 
 
@@ -83,10 +90,10 @@ def without_key(trust: TrustFile, prefix: str) -> TrustFile:
     if len(prefix) < MIN_PREFIX or len(found) != 1:
         expected = f"at least {MIN_PREFIX} digits that begin one of its key ids"
         what = "no such key" if not found else "several keys" if len(found) > 1 else "too short"
-        raise UsageError(what, field="key", found=prefix, expected=expected)
+        raise UsageError(what, field="--key", found=prefix, expected=expected)
     (key,) = found
     if key.revoked:
-        raise UsageError("is revoked already", field="key", found=prefix)
+        raise UsageError("is revoked already", field="--key", found=prefix)
     revoked = key.model_copy(update={"revoked": True})
     return trust.model_copy(
         update={"keys": tuple(revoked if one is key else one for one in trust.keys)}
@@ -100,7 +107,7 @@ def without_policy(trust: TrustFile, sha256: str) -> TrustFile:
         UsageError: it is not in there.
     """
     if sha256 not in trust.policy_sha256:
-        raise UsageError("is not in the trust file", field="policy", found=sha256)
+        raise UsageError("is not in the trust file", field="--policy", found=sha256)
     left = tuple(one for one in trust.policy_sha256 if one != sha256)
     return trust.model_copy(update={"policy_sha256": left})
 

@@ -22,8 +22,12 @@ ROLES: Final[tuple[Role, ...]] = get_args(Role)
 Hex = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(strict=True, ge=1, le=99)]
 JudgeName = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+# A part: characters that can be seen, and whole classes such as [a-c]. A bracket alone would stand for
+# itself, which nobody means, and a line break belongs to the editor, not to the target.
+_PLAIN: Final = r"[^/\[\]\x00-\x1f\x7f-\x9f]"
+_GLOB: Final = rf"({_PLAIN}|\[!?[^!/\[\]\x00-\x1f\x7f-\x9f]{_PLAIN}*\])+"
 TargetGlob = Annotated[
-    str, StringConstraints(strict=True, pattern=r"^[^/]+(/[^/]+){3}$", max_length=600)
+    str, StringConstraints(strict=True, pattern=rf"^{_GLOB}(/{_GLOB}){{3}}$", max_length=600)
 ]
 ANY_POLICY: Final = "*"
 
@@ -73,8 +77,7 @@ class TrustKey(Frozen):
     def covers(self, target: Target) -> bool:
         """Whether its signatures count for ``target``."""
         parts = (target.service, target.environment, target.region, target.tenant)
-        # fnmatch lets * match a slash, and a glob is for one part each.
-        return not any("/" in part for part in parts) and any(
+        return any(
             all(fnmatchcase(part, glob) for part, glob in zip(parts, globs.split("/"), strict=True))
             for globs in self.targets
         )

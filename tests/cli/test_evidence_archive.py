@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
+from seeded import from_seed
 
 from pytest_decisionos.cli.main import cli, run
 from pytest_decisionos.trust import ed25519
 
-KEY = ed25519.from_seed(b"index key of tests".ljust(32, b"."))
+KEY = from_seed(b"index key of tests".ljust(32, b"."))
 TARGET = {"service": "checkout", "environment": "production", "region": "eu-1", "tenant": "all"}
 
 
@@ -56,6 +57,19 @@ def trust_file(at, *, role="index", targets="*/*/*/*"):
     return path
 
 
+def gate_file(at):
+    labels = {"*": "reason:other"}
+    (at / "configs/labels.json").write_text(json.dumps(labels))
+    (at / "configs/s.json").write_text(json.dumps({"latency": {"max_p95_ms": 9}}))
+    gate = {
+        "version": 1,
+        "target": TARGET,
+        "judges": [{"id": "evidence", "source": "evidence"}],
+        "phases": {"cutover": {"slos": ["s.json"]}},
+    }
+    (at / "configs/gate.yaml").write_text(yaml.safe_dump(gate))
+
+
 def test_index_and_verify_without_a_key(at, dosctl):
     put(at, "latest.json")
     status, said = dosctl("index")
@@ -68,8 +82,8 @@ def test_index_and_verify_without_a_key(at, dosctl):
     (at / "var/evidence/latest.json").write_text("{}")
     status, said = dosctl("index", "--verify")
     assert status == 2
-    assert "changed     evidence/latest.json:1\n    was changed since" in said
-    assert "added       evidence/한글 \\n.json" in said
+    assert "changed      evidence/latest.json:1\n        | was changed since" in said
+    assert "added        evidence/한글 \\n.json" in said
     status, told = dosctl("index", "--verify", "--json")
     assert status == 2
     assert [fault["cause"] for fault in told["faults"]] == ["changed", "added"]
@@ -101,19 +115,10 @@ def test_the_target_of_gate_yaml_is_the_one_that_counts(at, dosctl):
     put(at, "a.json", target=staging)
     assert dosctl("index", "--keys", "keys")[0] == 0
     assert dosctl("index", "--verify", "--trust", trust)[0] == 0
-    labels = {"*": "reason:other"}
-    (at / "configs/labels.json").write_text(json.dumps(labels))
-    (at / "configs/s.json").write_text(json.dumps({"latency": {"max_p95_ms": 9}}))
-    gate = {
-        "version": 1,
-        "target": TARGET,
-        "judges": [{"id": "evidence", "source": "evidence"}],
-        "phases": {"cutover": {"slos": ["s.json"]}},
-    }
-    (at / "configs/gate.yaml").write_text(yaml.safe_dump(gate))
+    gate_file(at)
     status, said = dosctl("index", "--verify", "--trust", trust)
     assert status == 2
-    assert "wrong_target" in said
+    assert "\nwrong_target evidence/index.head.json\n" in said
     status, said = dosctl("index", "--keys", "keys")
     assert (status, "about another target" in said) == (2, True)
     status, told = dosctl("gc", "--trust", trust, "--json")
@@ -128,7 +133,7 @@ def test_a_broken_index_is_named(at, dosctl):
     for args in (("index",), ("index", "--verify")):
         status, said = dosctl(*args)
         assert status == 2
-        assert "changed     evidence/index.jsonl:1" in said
+        assert "changed      evidence/index.jsonl:1" in said
 
 
 def test_many_faults_are_told_in_part(at, dosctl):
@@ -180,6 +185,41 @@ def test_gc_is_a_dry_run_unless_told(at, dosctl):
     assert (status, "deleted: 0, freed: 0 bytes" in said, "dry-run" in said) == (0, True, False)
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_an_index_that_gc_begins_says_what_it_is_about(at, dosctl, monkeypatch, trusted):
+    trust = trust_file(at)
+    monkeypatch.setenv("DECISIONOS_KEYS_DIR", "keys")
+    if trusted:
+        monkeypatch.setenv("DECISIONOS_TRUST", str(trust))
+    gate_file(at)
+    (at / "configs/evidence.yaml").write_text("retention: {wip_days: 10, keep_per_tenant: 0}")
+    put(at, "old.json", days=20)
+    put(at, "new.json")
+    status, said = dosctl("gc", "--apply")
+    assert (status, "deleted: 1" in said) == (0, True)
+    monkeypatch.setenv("DECISIONOS_TRUST", str(trust))
+    status, said = dosctl("index")
+    assert (status, "taken up:  1 new" in said) == (0, True)
+    status, said = dosctl("index", "--verify")
+    assert (status, "signed by a key that counts" in said) == (0, True)
+    status, said = dosctl("gc", "--apply")
+    assert (status, "faults: 0" in said) == (0, True)
+
+
+def test_gc_begins_no_signed_index_about_nothing(at, dosctl):
+    trust = trust_file(at)
+    (at / "configs/evidence.yaml").write_text("retention: {wip_days: 10, keep_per_tenant: 0}")
+    old = put(at, "old.json", days=20)
+    status, said = dosctl("gc", "--apply", "--keys", "keys", "--trust", trust)
+    assert (status, len(said.splitlines())) == (2, 1)
+    assert "dosctl evidence index" in said
+    assert old.exists()
+    assert not (at / "var/evidence/index.jsonl").exists()
+    assert dosctl("index", "--keys", "keys", "--trust", trust)[0] == 0
+    assert dosctl("gc", "--apply", "--keys", "keys", "--trust", trust)[0] == 0
+    assert not old.exists()
+
+
 def test_gc_of_an_empty_folder_and_of_a_changed_locked_document(at, dosctl):
     assert "kept: 0, to delete: 0" in dosctl("gc")[1]
     path = put(at, "a.locked.json")
@@ -187,7 +227,7 @@ def test_gc_of_an_empty_folder_and_of_a_changed_locked_document(at, dosctl):
     path.write_text("{}")
     status, said = dosctl("gc")
     assert status == 2
-    assert "changed     evidence/a.locked.json" in said
+    assert "changed      evidence/a.locked.json" in said
 
 
 @pytest.mark.parametrize(

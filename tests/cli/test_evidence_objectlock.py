@@ -164,7 +164,7 @@ def test_what_is_wrong_is_listed_and_exits_2(bucket_of, root, command):
     root.locked("9.9.9")  # not in the index
     status, table = command("--upload")
     assert status == 2
-    assert table.startswith("refused  evidence/9.9.9.locked.json: is not in the index")
+    assert table.startswith("refused   evidence/9.9.9.locked.json: is not in the index")
     bucket.put(f"{PREFIX}evidence/1.0.0.locked.json", b"forged")
     status, table = command("--verify")
     assert status == 2

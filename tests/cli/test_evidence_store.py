@@ -311,6 +311,11 @@ def test_lock(dosctl, keys):
     assert stat.S_IMODE(made.stat().st_mode) == 0o444
     status, out, _ = dosctl("lock")
     assert (status, out.splitlines()[0]) == (0, f"LOCKED already: {made}")
+    assert "written" not in out
+    made.chmod(0o600)
+    status, out, _ = dosctl("lock")
+    assert (status, "could be written to: now it is read-only again" in out) == (0, True)
+    assert stat.S_IMODE(made.stat().st_mode) == 0o444
     status, out, _ = dosctl("lock", LATEST, "--name", "final", "--json")
     told = json.loads(out)
     assert (status, told["created"], told["path"]) == (0, True, "var/evidence/final.locked.json")

@@ -122,7 +122,13 @@ class TestWriting:
         assert WORKFLOW in tree(tmp_path)
 
 
-@given(st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=128))
+@given(
+    st.text(
+        st.characters(exclude_categories=["C", "Z"], exclude_characters="/"),
+        min_size=1,
+        max_size=128,
+    )
+)
 @settings(max_examples=60, deadline=None)
 def test_any_name_survives_in_gate_yaml(name):
     text = cli._with_target(
@@ -138,6 +144,10 @@ class TestKeeping:
         out = run("--service", "another")
         assert tree(repo) == before
         assert "wrote" not in out
+        assert f"note: --service not used: {GATE} is kept\n" in out
+        assert "not used" not in run()
+        out = run("--region", "eu-1", "--service", "x")
+        assert f"note: --service, --region not used: {GATE} is kept\n" in out
         assert {line.split()[1] for line in out.splitlines() if line.startswith("kept")} == set(
             before
         )
@@ -209,6 +219,16 @@ class TestRefusing:
         with pytest.raises(UsageError) as fault:
             run("--service", name)
         assert "\n" not in str(fault.value)
+        assert tree(repo) == {}
+
+    @pytest.mark.parametrize(
+        ("option", "name", "says"),
+        [("--service", "", "empty"), ("--tenant", "b/c", "has a slash; found b/c")],
+    )
+    def test_why_it_is_no_name(self, repo, option, name, says):
+        with pytest.raises(UsageError) as fault:
+            run(option, name)
+        assert str(fault.value) == f"{option}: {says} → name it with that option"
         assert tree(repo) == {}
 
     @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such file names")

@@ -42,7 +42,7 @@ def dosctl(capsys):
         status = run(cli, ["keys", *map(str, args)])
         out, err = capsys.readouterr()
         assert SECRET not in out + err
-        assert "b64:" not in out + err
+        assert not re.search(r"\bb64:", out + err)  # a key id may end in it
         assert "Traceback" not in err
         assert len(err.splitlines()) <= 1
         return status, out, err
@@ -61,6 +61,10 @@ def ring(tmp_path):
         return path
 
     return write
+
+
+def unfolded(text):
+    return " ".join(re.sub(r"\n {8}\| ", " ", text).split())
 
 
 def narrow(text):
@@ -93,7 +97,7 @@ def test_the_life_of_a_ring(dosctl, tmp_path):
     status, out, _ = dosctl("rotate", "--use", "stage", "--ring", path, "--overlap", "90m")
     assert status == 0
     assert "joined, verifies only" in out
-    until = re.search(r"from (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC", " ".join(out.split()))[1]
+    until = re.search(r"from (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC", unfolded(out))[1]
     waiting = read_ring_file(path).keys[3]
     assert f"{waiting.not_before:%Y-%m-%d %H:%M:%S}" == until
     assert narrow(out.replace(str(path), ""))
@@ -108,11 +112,11 @@ def test_the_life_of_a_ring(dosctl, tmp_path):
     changed(path, waiting.key_id, not_before=NOW - DAY)
     status, out, _ = dosctl("rotate", "--use", "stage", "--ring", path)
     assert status == 0
-    assert f"{waiting.key_id}: signs now for stage" in " ".join(out.split())
+    assert f"{waiting.key_id}: signs now for stage" in unfolded(out)
 
     status, out, _ = dosctl("revoke", waiting.key_id, "--ring", path)
     assert status == 0
-    words = " ".join(out.split())
+    words = unfolded(out)
     assert "revoked; verifies nothing, and nothing signs for stage now" in words
     assert "`dosctl keys rotate --use stage` makes a key sign at once" in words
     assert dosctl("check", "--ring", path)[0] == 2
@@ -228,6 +232,25 @@ def test_no_ring_or_two(dosctl, args):
         ("gen", "--use", "stage"),
     ],
 )
+def test_a_ring_of_no_name(dosctl, tmp_path, monkeypatch, args):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DECISIONOS_JUDGE_KEYS", "@")
+    for where in ((), ("--ring", ""), ("--ring", "/")):
+        status, out, _ = dosctl(*args, *where)
+        assert (status, out) == (4, "")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("list",),
+        ("check",),
+        ("rotate", "--use", "request"),
+        ("revoke", "a"),
+        ("gen", "--use", "stage"),
+    ],
+)
 def test_a_ring_that_cannot_be_used(dosctl, ring, args):
     path = ring(entry())
     path.chmod(0o644)
@@ -285,15 +308,33 @@ def test_list(dosctl, ring):
     assert out.splitlines()[:-1] == [
         "key_id                    state    use       not_before UTC    not_after UTC",
         "evidence-20260105-1a2b3c  active   evidence  2026-01-05 09:00  2026-02-05 09:30",
-        "xxxxxxxxxxxxxxxxxxxxxxxx  grace    every     –                 –",
-        "xxxxxxxxxxxxxxxxxxxxxxxx",
-        "xxxxxxxxxxxxxxxx",
+        "xxxxxxxxxxxxxxxxxxxxxxx   grace    every     –                 –",
+        "|xxxxxxxxxxxxxxxxxxxxxxx",
+        "|xxxxxxxxxxxxxxxxxx",
         "all                       revoked  request   –                 –",
-        "                                   evidence",
-        "                                   stage",
+        "|                                  evidence",
+        "|                                  stage",
     ]
     assert out.splitlines()[-1] == f"→ {path}"
     assert max(map(len, out.splitlines()[:-1])) <= 80
+
+
+EDGES = [
+    ("not_after", "9999-12-31T23:59:59-14:00"),
+    ("not_before", "0001-01-01T00:00:00+14:00"),
+]
+
+
+@pytest.mark.parametrize(("name", "time"), EDGES)
+def test_a_time_of_a_year_that_utc_has_not(dosctl, ring, name, time):
+    path = ring(entry(), entry("b", "grace", **{name: datetime.fromisoformat(time)}))
+    status, out, _ = dosctl("list", "--ring", path)
+    assert (status, time[:16] in out) == (0, True)
+    for command in (["check"], ["rotate", "--use", "request"], ["list", "--json"]):
+        assert dosctl(*command, "--ring", path)[0] in {0, 2}
+    if name == "not_after":
+        status, out, _ = dosctl("rotate", "--use", "request", "--ring", path)
+        assert time in out
 
 
 def test_list_as_json(dosctl, ring):
@@ -401,6 +442,11 @@ def test_gen_of_a_pair_elsewhere(dosctl, tmp_path, monkeypatch):
         (("--role", "judge", "--keys", "."), "a judge is named for the role judge"),
         (("--role", "gate", "--judge", "w", "--keys", "."), "a judge is named for the role judge"),
         (("--role", "judge", "--judge", "../w", "--keys", "."), "no name of a judge"),
+        (("--role", "gate", "--out", ""), "--out: not a file name"),
+        (("--role", "gate", "--out", "/"), "--out: not a file name"),
+        (("--use", "stage", "--ring", ""), "not a file name"),
+        (("--use", "stage", "--ring", "."), "not a file name"),
+        (("--use", "stage", "--ring", "/"), "not a file name"),
         (("--use", "stage", "--judge", "w"), "are for --role"),
         (("--use", "stage", "--out", "x"), "are for --role"),
         (("--use", "stage", "--keys", "x"), "are for --role"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -145,6 +146,23 @@ def test_a_gate_that_passes_changes_nothing(live):
     assert stage(live)["pct"] == 10.0
 
 
+@pytest.mark.parametrize("status", [0, 1, 2, 3, 4, 5, 10, 127, 137])
+def test_whatever_stops_a_gate_is_no_go(live, tmp_path, status):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    programs.joinpath("dosctl").write_text(f"#!/bin/sh\nexit {status}\n")
+    programs.joinpath("dosctl").chmod(0o755)
+    expected = status if status in {0, 2, 3, 10} else 2
+    said = script(live, GATE, status=expected, PATH=f"{programs}:/usr/bin:/bin")
+    assert ("could not run" in said) is (status != expected or status == 4)
+
+
+@pytest.mark.parametrize("words", [["--json"], ["--help"], ["", "-x"], ["a", "b", "1/1", "c"]])
+def test_a_gate_takes_no_options(live, words):
+    live.stage()
+    assert "usage: abort_on_gate_fail.sh" in script(live, GATE, *words, status=4)
+
+
 def slow(desk):
     blocks = json.loads((desk.root / "evidence/latest.json").read_text())
     perf = blocks["perf"]["latency_ms"] | {"p95": 5000.0}
@@ -168,10 +186,48 @@ def test_a_gate_that_fails_needs_the_scope_to_abort(live):
     live.stage()
     live.later = timedelta()
     live.evidence(slow(live))
-    script(live, GATE, status=3, DECISIONOS_ALLOW_SCOPES="judge:run")
+    said = script(live, GATE, status=3, DECISIONOS_ALLOW_SCOPES="judge:run")
+    assert "gate      NO-GO, abort (unsigned: a dry-run)" in said
     assert stage(live)["pct"] == 10.0
     script(live, GATE, status=3, DECISIONOS_ALLOW_SCOPES="deploy:abort")
     assert codes(live) == ["denied", "denied"]
+
+
+def unread(desk, *words, to, **how):
+    """Run dosctl with an output that nobody can read."""
+    command = shlex.join([sys.executable, "-m", "pytest_decisionos.cli.main", *words])
+    return desk.run("bash", "-c", f"set -o pipefail; {command} {to}", **how)
+
+
+UNREAD = pytest.mark.parametrize("to", ["> /dev/full", "| true"])
+
+
+@UNREAD
+def test_a_gate_aborts_and_says_so_by_its_status_whoever_reads_it(live, to):
+    live.stage()
+    live.later = timedelta()
+    live.evidence(slow(live))
+    said = unread(live, "release", "guard", to=to, status=2)
+    assert said.startswith("note: what was done cannot be printed: ")
+    assert stage(live)["stage"] == "stable"
+    assert live.moved == [f"0 0 {BASELINE} "]
+
+
+@UNREAD
+def test_an_abort_is_an_abort_whoever_reads_it(live, to):
+    live.stage()
+    unread(live, "release", "abort", to=to)
+    assert stage(live)["stage"] == "stable"
+    assert live.moved == [f"0 0 {BASELINE} "]
+    unread(live, "release", "auto", to=to, status=10)
+    unread(live, "release", "reconcile", to=to)
+
+
+def test_a_step_that_is_refused_is_refused_whoever_reads_it(live):
+    live.stage()
+    assert "release.decision:missing" in unread(live, "release", "step", to="> /dev/full", status=2)
+    said = unread(live, "release", "status", to="> /dev/full", status=4)
+    assert said == "error: No space left on device → see where standard output goes\n"
 
 
 def test_thin_traffic_waits(live):
@@ -195,7 +251,7 @@ def test_a_gate_that_cannot_run_is_no_go_and_no_abort(live, spoil):
     live.stage()
     (live.root / spoil).write_text("{")
     said = script(live, GATE, status=2)
-    assert "the gate could not run; nothing was aborted" in said
+    assert "the gate could not run (status 4); nothing was aborted" in said
     assert live.moved == []
 
 
@@ -389,7 +445,7 @@ def test_an_abort_for_machines_and_what_failed(live):
 def test_an_abort_where_hardly_anything_is_right(live):
     live.stage()
     (live.configs / "gate.yaml").unlink()
-    said = live.dosctl("release", "abort", DECISIONOS_MAX_SKEW="x")
+    said = live.dosctl("release", "abort", DECISIONOS_MAX_SKEW="x", DECISIONOS_JUDGE_KEYS="")
     assert "note" in said
     assert live.moved == [
         "0 0  "
@@ -397,6 +453,34 @@ def test_an_abort_where_hardly_anything_is_right(live):
     assert not (live.root / FILE).exists()
     # Nothing at all says what this is about.
     assert "gate.yaml" in live.dosctl("release", "abort", status=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DECISIONOS_DECISION_MAX_AGE", "abc"),
+        ("DECISIONOS_TRUST_SHA256", ""),
+        ("DECISIONOS_ROOT", ""),  # then it is var
+        ("DECISIONOS_JUDGE_HMAC_KEY", ""),  # a source after the one that is asked
+    ],
+)
+def test_an_abort_leaves_out_only_the_variable_that_cannot_be_used(live, name, value):
+    live.stage()
+    said = live.dosctl("release", "abort", **{name: value})
+    assert f"left out: {name}" in said
+    assert live.moved == [f"0 0 {BASELINE} "]
+    told = stage(live)
+    assert (told["stage"], told["release"], told["alarm"]) == ("stable", BASELINE, "")
+
+
+def test_an_abort_takes_no_key_of_a_later_source_for_one_that_is_empty(live):
+    live.stage()
+    other = "made-up for this test, 32 bytes or more"
+    said = live.dosctl(
+        "release", "abort", DECISIONOS_JUDGE_KEYS="", DECISIONOS_JUDGE_HMAC_KEY=other
+    )
+    assert "left out: DECISIONOS_JUDGE_KEYS: is set and empty" in said
+    assert not (live.root / FILE).exists()
 
 
 def test_a_percentage_that_is_none(live):
@@ -422,3 +506,16 @@ def test_a_decision_is_bound_to_the_stage(live):
 def test_a_decision_without_a_stage_allows_nothing(live):
     told = json.loads(live.dosctl("decision", "sign", "--without-tests", "--json"))
     assert (told["from_pct"], told["to_pct"], told["stage_sha256"]) == (None, None, None)
+
+
+def test_a_gate_takes_no_copies_for_users(live):
+    live.stage()
+    live.later = timedelta()
+    blocks = json.loads((live.root / "evidence/latest.json").read_text())
+    blocks["witness"]["harvest"]["shadow"] = True
+    live.evidence(blocks)
+    said = script(live, GATE, status=2)
+    assert "copies of requests count as the canary's, which has users" in said
+    assert stage(live)["pct"] == 10.0
+    said = live.dosctl("decision", "sign", "--without-tests", status=2)
+    assert "bundle.bound:not_allowed" in said

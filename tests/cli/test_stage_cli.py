@@ -80,13 +80,13 @@ def test_from_the_first_to_the_last(here):
     status, out, _ = here.dosctl("show")
     assert status == 0
     assert "stable: everybody runs an unknown release" in out
-    assert "ALARM      missing: var/rollout/stage.json: no such file" in out
-    assert "next       dosctl stage init" in out
+    assert "ALARM     missing: var/rollout/stage.json: no such file" in out
+    assert "next      dosctl stage init" in out
     assert here.dosctl("verify")[0] == 2
     status, out, err = here.dosctl("init", "--release", "1.4.1")
     assert (status, err) == (0, "")
     assert "stable: everybody runs 1.4.1" in out
-    assert "done       initialised" in out
+    assert "done      initialised" in out
     assert here.dosctl("verify")[0] == 0
     here.change(stage="canary", release=RELEASE, decision_sha256="d" * 64)
     status, out, _ = here.dosctl("verify")
@@ -103,11 +103,11 @@ def test_from_the_first_to_the_last(here):
     (here.root / FILE).write_bytes(b"echo canary > stage.json\n")
     status, out, _ = here.dosctl("verify")
     assert status == 2
-    assert "ALARM      torn: var/rollout/stage.json: not JSON" in out
-    assert "next       dosctl stage reconcile" in out
+    assert "ALARM     torn: var/rollout/stage.json: not JSON" in out
+    assert "next      dosctl stage reconcile" in out
     status, out, _ = here.dosctl("reconcile")
     assert status == 0
-    assert "done       repaired:torn" in out
+    assert "done      repaired:torn" in out
     assert here.dosctl("verify")[0] == 0
     assert "unchanged" in here.dosctl("reconcile")[1]
     assert here.audited() == [
@@ -179,7 +179,7 @@ def test_a_key_that_signs_no_more(here):
     here.keys(old, KEY | {"key_id": "k2"})
     status, out, _ = here.dosctl("verify")
     assert status == 0
-    assert "note       k1 signs no more" in out
+    assert "note      k1 signs no more" in out
     assert "signed_anew" in here.dosctl("reconcile")[1]
     assert "note" not in here.dosctl("verify")[1]
 
@@ -233,7 +233,7 @@ def test_watching_once(here, tmp_path):
     status, told, _ = here.dosctl("watch", "--once", "--exec", command)
     assert status == 0
     assert "stable: everybody runs an unknown release" in told
-    assert "ALARM    missing" in told
+    assert "  ALARM   missing" in told
     assert out.read_text() == "stable missing\n"
     here.dosctl("init")
     status, told = here.json("watch", "--once")
@@ -244,7 +244,7 @@ def test_watching_once(here, tmp_path):
     assert "failed with status 1" in told["fault"]
     status, told, _ = here.dosctl("watch", "--once", "--exec", "/nowhere")
     assert status == 4
-    assert "FAILED   /nowhere: cannot be started" in told
+    assert "FAILED  /nowhere: cannot be started" in told
 
 
 @pytest.mark.parametrize(
@@ -273,11 +273,11 @@ def test_keys_must_be_there_when_watching_begins(here, monkeypatch):
     assert here.json("watch", "--once")[1]["alarm"] == "missing"
 
 
-def watching(here, *more):
+def watching(here, *more, stdout=subprocess.PIPE):
     return subprocess.Popen(
         [sys.executable, "-m", "pytest_decisionos.cli.main", "stage", "watch", "--json",
          "--interval", "0.05", *more],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy(),
+        stdout=stdout, stderr=subprocess.PIPE, text=True, env=os.environ.copy(),
     )  # fmt: skip
 
 
@@ -300,6 +300,33 @@ def test_a_controller_follows_until_it_is_ended(here, number, tmp_path):
         ("stable", 0), ("canary", 0), ("canary", 5), ("abort", 0),
     ]  # fmt: skip
     assert marks.read_text() == "stable 0\ncanary 0\ncanary 5\nabort 0\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [True, False])
+def test_a_controller_follows_also_if_nobody_reads_what_it_says(here, tmp_path, command):
+    here.dosctl("init", "--release", "1")
+    here.change(stage="canary", release="2")
+    marks = tmp_path / "marks"
+    more = ("--exec", f"sh -c 'echo $DECISIONOS_STAGE >> {marks}'") if command else ()
+
+    def until(stage):
+        end = time.monotonic() + 30
+        while not (marks.exists() and marks.read_text().endswith(f"{stage}\n")):
+            assert time.monotonic() < end, process.poll()
+            time.sleep(0.02)
+
+    with open("/dev/full", "w") as full, watching(here, *more, stdout=full) as process:
+        if command:
+            until("canary")
+            here.change(stage="abort")
+            until("abort")
+            process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == (0 if command else 4)
+    note = "note: what was done cannot be printed: No space left on device\n"
+    error = "error: No space left on device → see where standard output goes\n"
+    assert errors == (note * 2 if command else error)
 
 
 @pytest.mark.slow
@@ -353,7 +380,7 @@ def test_evidence_is_built_for_the_step_that_the_stage_says(here):
     assert built() == first
 
 
-def test_mirrored_requests_are_the_canary_while_the_stage_is_in_shadow(here):
+def test_mirrored_requests_are_the_canary_while_the_stage_is_in_shadow(here, capsys):
     now = datetime.now(UTC).replace(microsecond=0)
     rows = [
         {
@@ -385,3 +412,6 @@ def test_mirrored_requests_are_the_canary_while_the_stage_is_in_shadow(here):
     assert built("--no-shadow") == (False, 0)
     here.change(pct=5, since=now - timedelta(seconds=900))
     assert built() == (False, 0)
+    assert run(cli, ["evidence", "build", "--shadow"]) == 4
+    said = "error: --shadow: a canary with users is not measured by copies; found 5 %; expected a stage at 0 %\n"
+    assert capsys.readouterr().err == said

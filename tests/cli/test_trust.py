@@ -6,12 +6,12 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from seeded import from_seed
 
 from pytest_decisionos.cli.main import cli, run
-from pytest_decisionos.trust import ed25519
 from pytest_decisionos.trust.trust_load import read_trust
 
-KEYS = [ed25519.from_seed(bytes([seed]) * 32).public for seed in range(1, 9)]
+KEYS = [from_seed(bytes([seed]) * 32).public for seed in range(1, 9)]
 GATE = ("--key", "0.pub", "--role", "gate", "--target", "checkout/production/*/*")
 JUDGE = ("--key", "1.pub", "--role", "judge", "--judge", "peer", "--target", "*/*/*/*")
 
@@ -137,7 +137,10 @@ def test_the_file_is_the_one_of_the_environment(ready, monkeypatch):
         assert ready(*args)[0] == 0, args
     assert read_trust(ready.path).trust.version == 6
     monkeypatch.delenv("DECISIONOS_TRUST")
-    assert ready("show")[2] == "error: no trust file; expected a file, or DECISIONOS_TRUST\n"
+    assert (
+        ready("show")[2]
+        == "error: FILE: no trust file is known → name it, or export DECISIONOS_TRUST\n"
+    )
 
 
 # What is refused
@@ -148,7 +151,7 @@ def test_the_file_is_the_one_of_the_environment(ready, monkeypatch):
     [
         (("add", *GATE), "is in the trust file already; found role gate"),
         (("add", *GATE[:-4], "--role", "index", "--target", "a/b/c/d"), "one key is one voice"),
-        (("add", "--key", "2.pub", "--role", "root", "--target", "a/b/c/d"), "role: Input should be 'gate'"),
+        (("add", "--key", "2.pub", "--role", "root", "--target", "a/b/c/d"), "--role: no such role; found root; expected gate, judge"),
         (("add", "--key", "2.pub", "--role", "judge", "--target", "a/b/c/d"), "the name of the judge"),
         (("add", "--key", "2.pub", "--role", "gate", "--judge", "x", "--target", "a/b/c/d"), "the name of the judge"),
         (("add", "--key", "2.pub", "--role", "judge", "--judge", "X", "--target", "a/b/c/d"), "judge: "),
@@ -237,7 +240,7 @@ def test_show(ready):
     ready("add", "trust.json", "--policy", "a" * 64)
     ready("revoke", "trust.json", "--key", KEYS[0].keyid)
     long = ("--target", f"{'서비스' * 30}/*/*/*", "--not-before", "2029-01-01T00:00:00Z")
-    odd = ("--target", "[red]x/b/\x1b[31m/d")
+    odd = ("--target", "[red]x/b/\u202e31m/d")
     assert (
         ready("add", "trust.json", "--key", "2.pub", "--role", "deploy-owner", *long, *odd)[0] == 0
     )
@@ -253,8 +256,8 @@ def test_show(ready):
     assert lines[5].split() == [KEYS[0].keyid[:12], "gate", "checkout/production/*/*", "revoked"]
     assert lines[6].split()[:4] == [KEYS[1].keyid[:12], "judge", "peer", "*/*/*/*"]
     assert "until" in out and "2099-01-01T09:00:00+09:00" in out  # noqa: PT018 - one cell
-    assert "\x1b" not in out
-    assert "[red]x/b/\\x1b[31m/d" in out
+    assert "\u202e" not in out
+    assert "[red]x/b/\\u202e31m/d" in out
     assert lines[-1] == "keys: 3"
     wide = [line for line in lines[2:] if sum(2 if "가" <= c <= "힣" else 1 for c in line) > 80]
     assert wide == []
@@ -300,13 +303,13 @@ def test_verify_warns(ready):
     assert status == 0
     assert out.splitlines()[0].startswith("trust.json: version 5, expires ")
     assert out.splitlines()[2:] == [
-        "warning: expires in 8 days: renew it",
-        "warning: no key that counts now has the role index",
-        "warning: no key that counts now has the role operator",
-        "warning: no key that counts now has the role deploy-owner",
-        "warning: judges with a key: 1, and min_n asks for 3",
-        "warning: any policy is allowed: whoever writes SLO files decides",
-        f"warning: key {KEYS[1].keyid[:12]}… (peer) counts for every target",
+        "warning   expires in 8 days: renew it",
+        "warning   no key that counts now has the role index",
+        "warning   no key that counts now has the role operator",
+        "warning   no key that counts now has the role deploy-owner",
+        "warning   judges with a key: 1, and min_n asks for 3",
+        "warning   any policy is allowed: whoever writes SLO files decides",
+        f"warning   key {KEYS[1].keyid[:12]}… (peer) counts for every target",
         "may be believed, unpinned; warnings: 7",
     ]
     told = json.loads(ready("verify", "trust.json", "--json")[1])

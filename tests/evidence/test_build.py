@@ -309,7 +309,7 @@ def test_the_target_comes_from_the_gate(root, tmp_path, capsys):
         (["build", "--target", "a/b", "--block", "perf=x"], "made from the logs"),
         (["build", "--target", "a/b", "--root", "nowhere"], "no log to build from"),
         (["build", "--target", "a/b", "--reqlog", "x-*.csv"], "no file matches"),
-        (["build", "--target", "a/b", "--window", "7"], "window_sec: out of range"),
+        (["build", "--target", "a/b", "--window", "7"], "--window: out of range"),
         (["build", "--wat"], "--wat"),
         (["harvest", "--csv", "nothing.csv"], "nothing.csv: cannot be read"),
     ],

@@ -39,6 +39,11 @@ def test_a_missing_file_states_nothing(tmp_path):
         load_config(tmp_path / "dangling.yaml")
 
 
+@pytest.mark.parametrize("prefix", ["", "a", "a/b/", "/a", "a..b/.c", "..."])
+def test_prefixes(prefix):
+    assert ObjectLock(bucket="release-evidence", prefix=prefix).prefix == prefix
+
+
 def test_an_object_lock_has_strict_defaults():
     lock = ObjectLock(bucket="release-evidence")
     assert (lock.mode, lock.days, lock.prefix, lock.endpoint_url) == ("COMPLIANCE", 365, "", None)
@@ -69,6 +74,9 @@ def test_an_object_lock_has_strict_defaults():
         ("object_lock: {bucket: A}", "object_lock.bucket"),
         ("object_lock: {bucket: abc, mode: NONE}", "object_lock.mode"),
         ("object_lock: {bucket: abc, prefix: 'a b'}", "object_lock.prefix"),
+        ("object_lock: {bucket: abc, prefix: ../../x}", "object_lock.prefix: a part of it is"),
+        ("object_lock: {bucket: abc, prefix: a/..}", "object_lock.prefix: a part of it is"),
+        ("object_lock: {bucket: abc, prefix: ./a}", "object_lock.prefix: a part of it is"),
         ("object_lock: {bucket: abc, multipart_mb: 4}", "object_lock.multipart_mb"),
         ("object_lock: {bucket: abc, workers: 0}", "object_lock.workers"),
         ("version: 1\nversion: 1", "duplicate key"),

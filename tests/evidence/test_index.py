@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from seeded import from_seed
 
 from pytest_decisionos.errors import EvidenceError, RefusedError, UsageError
 from pytest_decisionos.evidence import index_files, index_open
@@ -29,8 +30,8 @@ KEEP = Retention()
 TARGET = {"service": "checkout", "environment": "production", "region": "eu-1", "tenant": "all"}
 HERE = Target(**TARGET)
 STAGING = {**TARGET, "environment": "staging"}
-KEY = ed25519.from_seed(b"index key of tests".ljust(32, b"."))
-OTHER = ed25519.from_seed(b"another key".ljust(32, b"."))
+KEY = from_seed(b"index key of tests".ljust(32, b"."))
+OTHER = from_seed(b"another key".ljust(32, b"."))
 INDEX, HEAD = "evidence/index.jsonl", "evidence/index.head.json"
 
 
@@ -430,7 +431,7 @@ def test_the_target_that_is_asked_for(root):
     assert anchored_at(root, anchored, trust=TRUST, now=NOW, target=Target(**STAGING)) is None
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_every_bit_of_index_and_head(tmp_path):
     put(tmp_path, "evidence/a.json")
     put(tmp_path, "evidence/b.locked.json")
@@ -715,7 +716,7 @@ def _lock_some(root, start):
         record_locked(root, path, now=NOW, retention=KEEP, key=KEY)
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_many_writers_lose_nothing(root):
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=_lock_some, args=(root, n)) for n in range(6)]

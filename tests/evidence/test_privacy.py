@@ -32,7 +32,10 @@ def fault(blocks, **privacy):
     "token access_token accessToken AccessToken ACCESS_TOKEN token2 api-token tokens password PassWord passwd "
     "passphrase db.password client_secret clientSecret secrets X-API-Key apiKey api_key APIKEY Api.Key api_key_2 "
     "x_amz_access_key accesskey private_key privateKey credential awsCredentials Authorization "
-    "Proxy-Authorization cookie Cookie Set-Cookie session_id sessionId SESSIONID ｐａｓｓｗｏｒｄ".split()
+    "Proxy-Authorization cookie Cookie Set-Cookie session_id sessionId SESSIONID ｐａｓｓｗｏｒｄ "
+    "secret_key secretKey SECRET-KEY client_secret_key passwords db_passwords signing_key signingKey "
+    "judge_hmac_key bearer Bearer auth_bearer jwt id_jwt JWT pwd db_pwd dbPwd cookies Cookies auth Auth "
+    "auth2 basic_auth basicAuth token_v2 tokenV2 api_key_v12 password_v1_2 jwt_v2".split()
     + ["api key", " token ", "비밀_token", "password:"],
 )
 def test_names_of_secrets(key):
@@ -43,7 +46,10 @@ def test_names_of_secrets(key):
 @pytest.mark.parametrize(
     "key",
     "tokenizer tokens_per_s secretary cookies_seen session authorized keys key author passwordless "
-    "api access private p95 비밀".split(),
+    "api access private p95 비밀 authors authority authentic auth_errors authn signature_errors "
+    "signature_error_rate sig_error_delta key_id key_ids signing_keys_loaded secret_keys_missing "
+    "bearer_errors jwt_errors pwd_changes passwords_reset cookies_set cookie_v oauth v2 _v2 p_v2 "
+    "token_v token_version monkey hmac".split(),
 )
 def test_names_that_are_none(key):
     assert fault({"usage": {key: VALUE}}) is None

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from seeded import from_seed
 
 from pytest_decisionos.errors import EvidenceError, RefusedError
 from pytest_decisionos.evidence import index_open, retention_apply
@@ -19,11 +20,11 @@ from pytest_decisionos.evidence.index_head import write_head
 from pytest_decisionos.evidence.index_verify import verify
 from pytest_decisionos.evidence.retention import plan
 from pytest_decisionos.evidence.retention_apply import apply
-from pytest_decisionos.trust import ed25519, files
+from pytest_decisionos.trust import files
 from pytest_decisionos.trust.trustfile import TrustFile
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-KEY = ed25519.from_seed(b"index key of tests".ljust(32, b"."))
+KEY = from_seed(b"index key of tests".ljust(32, b"."))
 RULES = Retention(wip_days=30, locked_days=100, keep_per_tenant=0)
 INDEX, HEAD = "evidence/index.jsonl", "evidence/index.head.json"
 TARGET = {"service": "checkout", "environment": "production", "region": "eu-1", "tenant": "acme"}

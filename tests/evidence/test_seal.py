@@ -469,7 +469,7 @@ def sample():
     return document, data
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_every_bit_flipped():
     document, data = sample()
     before = exact(document)

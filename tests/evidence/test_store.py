@@ -307,6 +307,42 @@ def test_locking_twice_does_nothing(latest):
     assert first.path.stat() == before
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o446])
+def test_locking_twice_makes_it_read_only_again(latest, mode):
+    first = store.lock(latest, **with_())
+    first.path.chmod(mode)
+    assert store.lock(latest, **with_()) == first._replace(created=False, writable=True)
+    assert stat.S_IMODE(first.path.stat().st_mode) == 0o444
+    assert store.lock(latest, **with_()) == first._replace(created=False)
+    first.path.chmod(0o400)  # others need not read it
+    assert not store.lock(latest, **with_()).writable
+    assert stat.S_IMODE(first.path.stat().st_mode) == 0o400
+
+
+def test_a_locked_document_that_stays_writable_is_said(latest, monkeypatch):
+    made = store.lock(latest, **with_()).path
+    made.chmod(0o600)
+    change = os.fchmod
+
+    def refuse(descriptor, mode):
+        if os.path.samestat(os.fstat(descriptor), made.stat()):
+            raise PermissionError(1, "Operation not permitted")
+        change(descriptor, mode)
+
+    monkeypatch.setattr(store.os, "fchmod", refuse)
+    with pytest.raises(UsageError, match=r"locked\.json: is LOCKED, and cannot be made read-only"):
+        store.lock(latest, **with_())
+
+
+def test_of_other_values_the_mode_is_left(latest):
+    first = store.lock(latest, **with_())
+    first.path.chmod(0o600)
+    store.merge(latest, {"budget": {"level": "low"}}, **with_())
+    with pytest.raises(RefusedError):
+        store.lock(latest, **with_())
+    assert stat.S_IMODE(first.path.stat().st_mode) == 0o600
+
+
 def test_locking_twice_says_what_the_locked_one_proves(tmp_path):
     path = unsigned(tmp_path / "e.json")
     assert store.lock(path, **with_(ring=None)).seal.state == "unchecked"
@@ -434,7 +470,7 @@ def merge_many(path, writer, start):
         store.merge(path, {f"w{writer}_{i}": {"값": i}}, **with_())
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_sixteen_writers_lose_nothing(tmp_path):
     blocks = healthy(NOW)
     path = put(tmp_path / "latest.json", {name: blocks[name] for name in ("meta", "budget")})

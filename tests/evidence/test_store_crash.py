@@ -61,7 +61,7 @@ def last(folder, worker, word):
     return [(int(parts[1]), *parts[2:]) for parts in found]
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_kill_9_at_random_points(tmp_path):
     (tmp_path / "told").mkdir()
     folder = tmp_path / "evidence"

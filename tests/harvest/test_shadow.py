@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from harvest_logs import rows_of
+from harvest_logs import START, rows_of
 
 from pytest_decisionos.errors import DecisionOSError, EvidenceError, LogError
 from pytest_decisionos.harvest.blocks import combine, harvest
-from pytest_decisionos.harvest.options import COPIES, DEFAULT_FILTERS, Options
+from pytest_decisionos.harvest.options import DEFAULT_FILTERS, Options
 from pytest_decisionos.harvest.recompute import recompute
+from pytest_decisionos.harvest.times import to_ms
 
 SHADOW = Options(window_sec=60, guardband_minutes=0, shadow=True)
 PLAIN = Options(window_sec=60, guardband_minutes=0)
@@ -30,9 +31,8 @@ def without(rows, variant):
     return [row for row in rows if row["variant"] != variant]
 
 
-@pytest.mark.parametrize("copy", COPIES)
-def test_copies_are_the_canary_of_the_comparison_only(write_log, copy):
-    rows = list(traffic(copy))
+def test_copies_are_the_canary_of_the_comparison_only(write_log):
+    rows = list(traffic())
     log = write_log(rows)
     found = harvest([log], options=SHADOW)
     blocks = combine(found, None)
@@ -48,12 +48,12 @@ def test_copies_are_the_canary_of_the_comparison_only(write_log, copy):
     assert blocks["anomaly"]["ewma"] > 300
     # The users' numbers, their groups and their limits are what they are without any copy.
     users = combine(
-        harvest([write_log(without(rows, copy), name="users.csv")], options=PLAIN), None
+        harvest([write_log(without(rows, "shadow"), name="users.csv")], options=PLAIN), None
     )
     assert blocks["perf"] == users["perf"]
     [entry] = found.sources
     assert entry["rows"] == 1200
-    assert {f["text"]: f["rows"] for f in entry["filters"]}[f"variant={copy}"] == 1200
+    assert {f["text"]: f["rows"] for f in entry["filters"]}["variant=shadow"] == 1200
 
 
 def test_what_calls_itself_canary_gives_the_same_comparison(write_log):
@@ -102,6 +102,28 @@ def test_copies_of_two_releases_are_refused(write_log):
     rows[-1] |= {"variant": "canary"}
     with pytest.raises(LogError, match="two releases in one variant.*canary"):
         harvest([write_log(rows)], options=SHADOW)
+
+
+def test_copies_to_the_baseline_are_nobodys(write_log):
+    blocks = combine(harvest([write_log(traffic("mirror"))], options=SHADOW), None)
+    assert blocks["canary"]["canary_perf"]["count"] == 0
+    assert blocks["perf"]["count"] == 1200
+
+
+def test_copies_do_not_speak_for_a_canary_that_has_users(write_log):
+    rows = list(traffic())
+    rows[-1] |= {"variant": "canary"}
+    log, start = write_log(rows), to_ms(START)
+    for since in (None, start, start + 1_000_000):
+        with pytest.raises(LogError, match="users and copies at once"):
+            harvest([log], options=SHADOW, step_start=since)
+    # Users of an earlier step are cut off by this one's start.
+    rows[-1], rows[5] = rows[-1] | {"variant": "shadow"}, rows[5] | {"variant": "canary"}
+    found = harvest([write_log(rows)], options=SHADOW, step_start=start + 60_000)
+    assert found.sides[2].count == 1140
+    # And users alone are a canary in shadow of whoever counts copies as canary.
+    alone = harvest([write_log(traffic("canary"))], options=SHADOW)
+    assert alone.sides[2].count == 1200
 
 
 def test_copies_alone_are_nothing_to_measure(write_log):

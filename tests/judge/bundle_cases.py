@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from pytest_decisionos.evidence import bundle, seal
 from pytest_decisionos.judge import sign as signing
 from pytest_decisionos.judge.bundled import policy_digest
@@ -28,7 +30,8 @@ from pytest_decisionos.model.statement import (
     verdict_statement,
 )
 from pytest_decisionos.slo.compile import load_slo
-from pytest_decisionos.trust import dsse, ed25519
+from pytest_decisionos.trust import dsse
+from pytest_decisionos.trust.ed25519 import PrivateKey
 from pytest_decisionos.trust.keys import make_ring
 from pytest_decisionos.trust.trustfile import TrustFile
 
@@ -45,7 +48,15 @@ RING = make_ring(
 
 def key(name):
     """The private key of a name: made-up, and the same every time."""
-    return ed25519.from_seed(hashlib.sha256(name.encode()).digest())
+    return PrivateKey(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
+
+
+def signed_as(kind, payload, *keys):
+    """An envelope as ``dsse.sign`` makes it, of another type of payload."""
+    message = dsse.pae(payload, kind)
+    made = [{"keyid": k.keyid, "sig": b64encode(k.sign(message)).decode()} for k in keys]
+    document = {"payloadType": kind, "payload": b64encode(payload).decode(), "signatures": made}
+    return json.dumps(document).encode()
 
 
 KEYS = signing.SigningKeys(key("gate"), {judge: key(judge) for judge in JUDGES})
@@ -502,7 +513,7 @@ def decision_contradicts_itself(b):
 
 def decision_of_another_type(b):
     payload = b.envelope(bundle.DECISION).payload
-    b.files[bundle.DECISION] = dsse.sign(payload, [KEYS.gate], "application/json")
+    b.files[bundle.DECISION] = signed_as("application/json", payload, KEYS.gate)
 
 
 def decision_is_not_json(b):

@@ -17,7 +17,7 @@ from services.redis_server import Server, require_program
 from pytest_decisionos.evidence.seal import sealed
 from pytest_decisionos.trust.sources import read_ring_file
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.untraced
 CHECKOUT = Path(__file__).parents[2]
 JUDGES = ("north", "east", "west")
 COMMAND = [sys.executable, "-m", "pytest_decisionos.cli.main"]

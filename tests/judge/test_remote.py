@@ -709,6 +709,9 @@ def test_the_clock_of_no_judge(place, stubs):
     for name in ("j0", "nobody"):
         with pytest.raises(UsageError, match="no such judge on another host.*expected j1, j2"):
             remote.judge_clock(name, place.request())
+    place.gate([{"id": "j0", "source": "evidence"}])
+    with pytest.raises(UsageError, match=r"on another host: gate.yaml names none; found j0$"):
+        remote.judge_clock("j0", place.request())
 
 
 # gate.yaml

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import bundle_cases as cases
 import pytest
-from bundle_cases import NOW, TrustFile, inside, judged, key, project, trust
+from bundle_cases import NOW, TrustFile, inside, judged, key, project, signed_as, trust
 
 from pytest_decisionos.errors import UnusableInputError
 from pytest_decisionos.judge import verdicts
@@ -96,7 +96,7 @@ def test_a_verdict_about_something_else_is_refused_by_what(made, changes, cause)
 def test_who_may_sign_it(made, by, payload_type, cause):
     claims, case = made[4], made[2]
     keys = [key(by)] if by else []
-    data = dsse.sign(verdict_statement(claims).payload(), keys, payload_type)
+    data = signed_as(payload_type, verdict_statement(claims).payload(), *keys)
     envelope, read = verdicts.parse(data, "v")
     with pytest.raises(RefusedVerdict) as caught:
         verdicts.checked_signers(envelope, read, TRUST, case.target, "peer")

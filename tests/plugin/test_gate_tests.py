@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pytest_decisionos.gate_tests import Check, GateFailure
+from pytest_decisionos.model.outcome import Outcome, Status
 from pytest_decisionos.testing import healthy
 
 MODES = [(), ("-n", "2")]
@@ -140,6 +142,18 @@ def test_ids_are_the_designs(project):
         "gates/test_slo.py::test_rule[slo-own::latency.p95@evidence]",
         "gates/test_slo.py::test_rule[slo-own::latency.p99@evidence]",
     ]  # fmt: skip
+
+
+def test_who_says_that_it_failed(project):
+    project.slo("slo-own", {"latency": {"max_p95_ms": 1, "max_p99_ms": 1800}})
+    said = project.pytest("gates/").stdout
+    assert {line for line in said.splitlines() if line.startswith("judge: ")} == {
+        "judge:       evidence"  # the others abstain
+    }
+    outcome = Outcome(id="check.x", status=Status.FAILED, cause="over", message="too much")
+    with pytest.raises(GateFailure, match="check.x:over") as fault:
+        Check(outcome).pass_or_fail()
+    assert "judge" not in str(fault.value)  # nobody votes on a check
 
 
 def test_getting_a_parametrised_fixture_by_name_is_an_error(project):

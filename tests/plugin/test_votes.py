@@ -20,7 +20,7 @@ def told(votes, k, closed, mode):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", MODES, ids=["plain", "xdist"])
 @pytest.mark.parametrize(
-    "n", [1, 2, 3, *(pytest.param(n, marks=pytest.mark.rounds) for n in (4, 5))]
+    "n", [1, 2, 3, *(pytest.param(n, marks=pytest.mark.untraced) for n in (4, 5))]
 )
 def test_truth_table(scripted, n, how):
     slos = {}

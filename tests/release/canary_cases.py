@@ -4,8 +4,10 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
-from pytest_decisionos.release.canary import canary_rules, judge_canary, load_policy
+from pytest_decisionos.release.canary import judge_canary
+from pytest_decisionos.release.canary_policy import load_policy
 from pytest_decisionos.release.stage_model import Stage
+from pytest_decisionos.release.windows import canary_rules
 from pytest_decisionos.slo.compile import compile_slo
 from pytest_decisionos.testing import NOW, TARGET, healthy
 
@@ -88,12 +90,13 @@ def evidence(at=None, control_at=None, **everywhere):
     blocks["canary"] |= {"windows": windows, "step_start": SINCE.isoformat()}
     harvest = {"burst_threshold": 0.6, "ewma_tolerance": 0.35}
     blocks["witness"] = {**blocks["witness"], "harvest": harvest}
+    blocks["integrity"] = {"signature_sha256": "5" * 64}
     return blocks
 
 
 def judge(blocks, *, policy=POLICY, rules=RULES, **changes):
-    """The verdict; ``now``, ``integrity`` and ``looked_until`` or fields of the stage."""
-    given = {name: changes.pop(name) for name in ("now", "integrity", "looked_until") if name in changes}  # fmt: skip
+    """The verdict; ``now``, ``integrity`` and ``last`` or fields of the stage."""
+    given = {name: changes.pop(name) for name in ("now", "integrity", "last") if name in changes}  # fmt: skip
     return judge_canary(
         policy, stage(**changes), blocks, rules, **{"now": NOW, "integrity": None, **given}
     )

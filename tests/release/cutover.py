@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import canary_cases
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pytest_decisionos.evidence import seal
 from pytest_decisionos.judge import sign as signing
@@ -26,6 +27,7 @@ from pytest_decisionos.release.repair import Asked
 from pytest_decisionos.release.stage import change_stage, read_stage
 from pytest_decisionos.testing import NOW, TARGET
 from pytest_decisionos.trust import dsse, ed25519, journal
+from pytest_decisionos.trust.ed25519 import PrivateKey
 from pytest_decisionos.trust.keys import make_ring, ring_json
 from pytest_decisionos.trust.trustfile import TrustFile
 
@@ -50,7 +52,7 @@ echo '{"pct": 10, "release": "2026.01.1", "baseline_release": "2026.01.0"}'
 
 def key(name):
     """The private key of a name: made-up, and the same every time."""
-    return ed25519.from_seed(hashlib.sha256(name.encode()).digest())
+    return PrivateKey(Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()))
 
 
 def trust(**changes):

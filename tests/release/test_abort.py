@@ -429,6 +429,7 @@ def test_a_change_during_the_move_is_brought_about(
 
 @pytest.mark.slow
 def test_a_crash_between_stage_and_traffic_is_healed(live):
+    (live.root / "tells").write_text('{"release": "v1"}')
     live.dosctl("release", "step", "--release", "v2", "--baseline", "v1")
     assert live.moved == ["0 1 v2 v1"]
     operators = [

@@ -274,10 +274,11 @@ def test_a_look_that_lets_nothing_pass_counts_once(desk):
     with pytest.raises(ConditionsError):
         change.step(desk.here(), Asking())
     assert desk.reading.looks == 1
-    # A counted look at better numbers is what a new one would be.
+    # Better numbers of the same windows, such as a longer guardband gives, are no look again.
     desk.evidence()
-    assert auto(desk.here()).action == "step"
-    assert desk.reading.looks == 0
+    again = auto(desk.here())
+    assert (again.action, desk.reading.looks) == ("wait", 1)
+    assert "canary.looks:samples_insufficient" in codes(again)
 
 
 def test_a_look_that_is_forgotten_costs_another(desk):
@@ -304,12 +305,12 @@ def test_a_dry_run_is_no_look(desk):
     assert any("would be a look" in one.message for one in done.reasons)
 
 
-@pytest.mark.parametrize("spoil", ["until", "mac", "looks", "key"])
+@pytest.mark.parametrize("spoil", ["until", "evidence", "mac", "looks", "key"])
 def test_what_a_look_has_seen_is_believed_only_as_written(desk, spoil):
     stage = desk.stage(looks=1).stage
-    until = NOW - timedelta(minutes=1)
-    looks.remember(desk.root, stage, until, RING.keys[0])
-    assert looks.seen_until(desk.root, stage, RING, NOW) == until
+    seen = looks.Look(NOW - timedelta(minutes=1), "5" * 64)
+    looks.remember(desk.root, stage, seen, RING.keys[0])
+    assert looks.last_look(desk.root, stage, RING, NOW) == seen
     path = desk.root / looks.FILE
     document = json.loads(path.read_text())
     if spoil == "looks":
@@ -317,16 +318,16 @@ def test_what_a_look_has_seen_is_believed_only_as_written(desk, spoil):
     elif spoil == "key":
         document["key_id"] = "other"
     else:
-        document |= {"until": {"until": NOW.isoformat()}, "mac": {"mac": "0" * 64}}[spoil]
+        document[spoil] = NOW.isoformat() if spoil == "until" else "0" * 64
     path.write_text(json.dumps(document))
-    assert looks.seen_until(desk.root, stage, RING, NOW) is None
+    assert looks.last_look(desk.root, stage, RING, NOW) is None
 
 
 def test_no_look_at_all(desk):
     stage = desk.stage().stage
-    assert looks.seen_until(desk.root, stage, RING, NOW) is None
+    assert looks.last_look(desk.root, stage, RING, NOW) is None
     (desk.root / looks.FILE).write_text("[]")
-    assert looks.seen_until(desk.root, stage, RING, NOW) is None
+    assert looks.last_look(desk.root, stage, RING, NOW) is None
 
 
 # As processes

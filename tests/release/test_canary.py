@@ -58,7 +58,7 @@ def test_a_healthy_canary_takes_the_next_step(pct, action, to):
     verdict = judge(evidence(count=round(9000 * pct / (100 - pct))), pct=pct)
     assert (verdict.action, verdict.from_pct, verdict.to_pct) == (action, pct, to)
     assert verdict.look
-    assert verdict.until == NOW
+    assert verdict.seen.until == NOW
     assert codes(verdict) == set()
 
 
@@ -346,11 +346,22 @@ def test_a_look_that_could_not_pass_is_not():
 
 def test_the_same_evidence_again_is_the_same_look():
     first = judge(evidence())
-    again = judge(evidence(), looks=1, looked_until=first.until)
+    again = judge(evidence(), looks=1, last=first.seen)
     assert (again.action, again.look) == ("step", False)
-    assert judge(NOT_PROVEN, looks=5, looked_until=first.until).action == "wait"
+    assert judge(NOT_PROVEN, looks=5, last=first.seen).action == "wait"
     # five are used up, and the fifth passed: what follows is not one more
-    assert judge(evidence(), looks=5, looked_until=first.until).action == "step"
+    assert judge(evidence(), looks=5, last=first.seen).action == "step"
+
+
+def test_other_numbers_of_the_same_windows_are_no_look_again():
+    """Built anew each minute, or with another guardband, until one pleases."""
+    first = judge(NOT_PROVEN)
+    other = changed(evidence(), "integrity/signature_sha256", "9" * 64)
+    verdict = judge(other, looks=1, last=first.seen)
+    assert (verdict.action, verdict.look) == ("wait", False)
+    assert codes(verdict) == {"canary.looks:samples_insufficient"}
+    nameless = changed(evidence(), "integrity/signature_sha256", None)
+    assert judge(nameless, looks=1, last=first.seen).action == "wait"
 
 
 def test_looks_that_nobody_remembers_are_used_up():
@@ -365,15 +376,15 @@ def test_looks_that_nobody_remembers_are_used_up():
     [(0, "step", False), (5, "wait", False), (10, "wait", False), (15, "step", True), (-5, "wait", False)],
 )  # fmt: skip
 def test_the_next_look_needs_new_windows(minutes, action, look):
-    seen = NOW - timedelta(minutes=minutes)
-    verdict = judge(evidence(), looks=1, looked_until=seen)
+    seen = judge(evidence()).seen._replace(until=NOW - timedelta(minutes=minutes))
+    verdict = judge(evidence(), looks=1, last=seen)
     assert (verdict.action, verdict.look) == (action, look)
     if action == "wait":
         assert codes(verdict) == {"canary.looks:samples_insufficient"}
 
 
 def test_the_first_look_of_a_step_forgets_those_of_the_step_before():
-    assert judge(evidence(), looks=0, looked_until=NOW).look
+    assert judge(evidence(), looks=0, last=judge(evidence()).seen).look
 
 
 @pytest.mark.parametrize(("k", "level"), [(1, "0.95"), (2, "0.99"), (5, "0.99")])

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_decisionos.errors import DecisionOSError, DeniedError, RefusedError
+from pytest_decisionos.judge import sign as signing
+from pytest_decisionos.judge.verify import Report
 from pytest_decisionos.model.outcome import Status
 from pytest_decisionos.release import approval, back, change
 from pytest_decisionos.release.conditions import Asking
@@ -265,6 +267,19 @@ def policy_gone(desk, folder):
     (desk.configs / "canary/policy.json").unlink()
 
 
+def copies_for_users(desk, folder):
+    """Evidence that measures a canary with users by copies, and a gate that signed it all the same."""
+    blocks = canary_cases.evidence(**desk.how)
+    blocks["witness"]["harvest"] = {**blocks["witness"]["harvest"], "shadow": True}
+    desk.evidence(blocks)
+    verified = signing.verify_bundle
+    signing.verify_bundle = lambda *_, **__: Report([], None)
+    try:
+        desk.sign(desk.to_pct, now=NOW)
+    finally:
+        signing.verify_bundle = verified
+
+
 def evidence_gone(desk, folder):
     (desk.root / "evidence/latest.json").unlink()
 
@@ -336,6 +351,8 @@ CASES = [
     (ANY, veto_broken, "release.veto:vetoed"),
     (ANY, runs_another, "release.running:different"),
     (ANY, tells_nonsense, "release.running:unreadable"),
+    (UP, copies_for_users, "release.decision:not_allowed"),
+    (UP, copies_for_users, "release.canary:wait"),
     (UP, evidence_gone, "release.canary:unreadable"),
     (UP, evidence_unsealed, "release.canary:wait"),
     (UP, windows_fail, "release.canary:abort"),

@@ -1,5 +1,6 @@
 """Out of stable: shadow, of which release, and how a release comes back that was taken back."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,8 @@ from pytest_decisionos.release import approval, audit, back, change, past
 from pytest_decisionos.release.conditions import Asking
 from pytest_decisionos.release.here import ConditionsError
 from pytest_decisionos.release.repair import initialise, repair
-from pytest_decisionos.release.stage import FILE
+from pytest_decisionos.release.stage import FILE, change_stage
+from pytest_decisionos.testing import TARGET
 
 
 def step(desk, pct=None, override=None, **how):
@@ -26,6 +28,12 @@ def refused(desk, *args, **how):
 
 def at(desk, **later):
     desk.now = NOW + timedelta(**later)
+
+
+def serves(desk, release, **canary):
+    """What carries the traffic says so."""
+    told = {"release": release} if not canary else {"baseline_release": release} | canary
+    (desk.root / "tells").write_text(json.dumps(told))
 
 
 @pytest.mark.parametrize("pct", [None, 0.0])
@@ -44,6 +52,7 @@ def test_users_are_not_first(desk):
 
 
 def test_where_nothing_was_yet_it_begins(desk):
+    serves(desk, "v1")
     done = step(desk, release="v2", baseline="v1")
     assert (done.reading.release, done.reading.baseline_release, done.reading.seq) == (
         "v2",
@@ -52,6 +61,84 @@ def test_where_nothing_was_yet_it_begins(desk):
     )
     back.abort(desk.here())
     assert (desk.reading.name, desk.reading.release) == ("stable", "v1")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"release": "v1"},
+        {"release": "v2", "baseline_release": "v1", "pct": 10.0},
+        {"release": "v1", "baseline_release": "v2", "pct": 100.0},
+        {},
+    ],
+    ids=str,
+)
+def test_a_first_step_takes_nobody_to_the_baseline_that_it_names(desk, told):
+    """Where no stage says what everybody runs, what carries the traffic does."""
+    (desk.root / "tells").write_text(json.dumps(told))
+    assert refused(desk, release="v1", baseline="v2") == "release.running:different"
+    assert desk.moved == []
+
+
+def test_what_was_taken_back_is_no_baseline(desk):
+    """After an abort without keys nobody knows what everybody runs; here not even the adapter."""
+    desk.rollout(adapter="none", command=None)
+    desk.stage()
+    desk.ring = None
+    assert back.abort(desk.here()).ok
+    desk.ring = RING
+    repair(desk.asked())
+    at(desk, seconds=301)
+    assert refused(desk, release="fixed", baseline=RELEASE) == "release.baseline:not_acknowledged"
+    assert step(desk, release="fixed", baseline=BASELINE).reading.name == "canary"
+
+
+def test_nobody_is_told_to_run_what_was_taken_back(desk):
+    desk.stage()
+    desk.ring = None
+    assert back.abort(desk.here()).ok
+    desk.ring = RING
+    with pytest.raises(RefusedError, match="its file is gone"):
+        initialise(desk.asked(), BASELINE)
+    repair(desk.asked())
+    with pytest.raises(RefusedError, match="was taken back"):
+        initialise(desk.asked(), RELEASE)
+    assert initialise(desk.asked(), BASELINE).reading.release == BASELINE
+
+
+def test_who_came_back_and_finished_may_be_named(desk):
+    desk.stage()
+    back.abort(desk.here())
+    at(desk, seconds=301)
+    back.acknowledge(desk.here(), RELEASE)
+    with change_stage(
+        desk.root, target=TARGET, ring=RING, state_dir=desk.folder / "state", now=desk.now
+    ) as changer:
+        for more in ({"stage": "canary", "release": RELEASE}, {"pct": 10.0}, {"stage": "promote"}):
+            before, made = changer.reading, changer.write(**more)
+            entry = audit.AuditEntry(
+                time=desk.now, actor="x", command="test", allowed=True, code="made",
+                from_=audit.at(before), to=audit.at(made), release=RELEASE,
+            )  # fmt: skip
+            assert audit.record(desk.root, entry) == ""
+    desk.sign(100.0, phase="post", now=desk.now)
+    change.finish(desk.here(), Asking())
+    assert past.past_of(desk.root).aborted == {}
+
+
+@pytest.mark.parametrize(
+    "unknown", [{"release": "v3"}, {"release": "v3", "baseline_release": "v4"}]
+)
+def test_reconciling_brings_nobody_to_what_nobody_knows(desk, unknown):
+    desk.stage("stable")
+    (desk.root / "tells").write_text(json.dumps(unknown))
+    with pytest.raises(RefusedError, match="knows nothing of the release") as fault:
+        back.reconcile(desk.here())
+    assert fault.value.field == "release.running:different"
+    assert desk.moved == []
+    serves(desk, BASELINE)
+    back.reconcile(desk.here())
+    assert desk.moved == [f"0 0 {BASELINE} "]
 
 
 def test_a_stage_that_was_taken_away_is_looked_into(desk):
@@ -233,6 +320,7 @@ def test_a_finished_release_was_not_taken_back(desk):
     desk.sign(100.0, phase="post")
     change.finish(desk.here(), Asking())
     assert past.past_of(desk.root).aborted == {}
+    serves(desk, RELEASE)
     assert step(desk, release="next", baseline=RELEASE).reading.release == "next"
 
 

@@ -142,3 +142,21 @@ def test_the_shipped_file():
 
     made = load_freeze(Path(__file__).parents[2] / "configs/freeze.yaml")
     assert made.reason(utc("2026-12-25T00:00")) is None
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Seoul", "UTC"])
+def test_until_further_notice(zone):
+    for_ever = freeze(zone, **span("0001-01-01T00:00", "9999-12-31T23:59:59"))
+    assert for_ever.reason(utc("2026-01-15T12:00"))
+    assert (
+        freeze(zone, **span("2026-01-16T00:00", "9999-12-31T23:59")).reason(utc("2026-01-14T12:00"))
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "zone", ["localtime", "posixrules", "posix/Asia/Seoul", "right/UTC", "Factory"]
+)
+def test_a_zone_is_the_same_on_every_host(zone):
+    with pytest.raises(ValueError, match="no IANA time zone"):
+        freeze(zone)

@@ -26,7 +26,7 @@ from pytest_decisionos.release import rollout_nginx
 from pytest_decisionos.release.rollout_nginx import NginxRollout
 from pytest_decisionos.release.traffic import Traffic
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.untraced
 V1 = Traffic(release="v1")
 
 

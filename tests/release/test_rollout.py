@@ -20,8 +20,9 @@ from pytest_decisionos import hookspecs
 from pytest_decisionos.errors import ExitCode, PolicyError, RolloutError, UsageError
 from pytest_decisionos.model.target import Target
 from pytest_decisionos.release import external
-from pytest_decisionos.release.rollout import Traffic, load_rollout, traffic_of
+from pytest_decisionos.release.rollout import load_rollout
 from pytest_decisionos.release.stage import Reading, Stage
+from pytest_decisionos.release.traffic import Traffic, traffic_of
 
 CHECKOUT = Path(__file__).parents[2]
 TARGET = Target(service="checkout", environment="production", region="eu-1")
@@ -356,7 +357,11 @@ def test_the_command_gets_what_is_wanted_and_no_secret(tmp_path, monkeypatch):
     monkeypatch.setenv("decisionos_judge_keys", "s3cr3t")
     monkeypatch.setenv("KUBECONFIG", "/home/me/kube")
     out = tmp_path / "out.json"
-    rollout = command(tmp_path, RECORD.format(out=str(out)))
+    command(tmp_path, RECORD.format(out=str(out)))
+    monkeypatch.chdir(tmp_path)
+    rollout = load_rollout(
+        tmp_path / "rollout.yaml", root=Path("var"), target=TARGET, stickiness="cookie:sid"
+    )
     rollout.apply(Traffic(pct=12.5, release="v2", baseline_release="v1"))
     argv, env = json.loads(out.read_text())
     assert argv == ["--weight", "a b;$(id)"]
@@ -366,6 +371,7 @@ def test_the_command_gets_what_is_wanted_and_no_secret(tmp_path, monkeypatch):
         "DECISIONOS_KEEP_WARM": "0",
         "DECISIONOS_RELEASE": "v2",
         "DECISIONOS_BASELINE_RELEASE": "v1",
+        "DECISIONOS_STICKINESS": "cookie:sid",
         "DECISIONOS_STRATEGY": "canary",
         "DECISIONOS_ROOT": str(tmp_path / "var"),
         "DECISIONOS_TARGET": "checkout/production/eu-1/all",

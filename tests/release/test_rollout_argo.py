@@ -7,7 +7,8 @@ import pytest
 
 from pytest_decisionos.errors import RolloutError
 from pytest_decisionos.model.target import Target
-from pytest_decisionos.release.rollout import Traffic, load_rollout
+from pytest_decisionos.release.rollout import load_rollout
+from pytest_decisionos.release.traffic import Traffic
 
 pytestmark = pytest.mark.slow
 

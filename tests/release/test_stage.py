@@ -326,7 +326,7 @@ def test_a_file_that_may_not_be_read(here, monkeypatch):
     assert "cannot be read: Permission denied" in reading.message
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_every_bit_counts(here):
     here.walk("stable", "canary")
     here.change(pct=10, looks=3, decision_sha256="d" * 64)

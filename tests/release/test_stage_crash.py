@@ -25,7 +25,7 @@ def driven(folder, what):
     return json.loads(done.stdout)
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_kill_9_at_every_point_of_every_kind_of_change(tmp_path):
     told = driven(tmp_path, "kill")
     assert len(told["points"]) == 14
@@ -35,7 +35,7 @@ def test_kill_9_at_every_point_of_every_kind_of_change(tmp_path):
     assert told["kills"] > 800
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_kill_9_at_every_write_of_500_changes(tmp_path):
     told = driven(tmp_path, "kill_many")
     assert min(told["points"].values()) >= 8  # two files: made, half written, written, in place
@@ -43,19 +43,19 @@ def test_kill_9_at_every_write_of_500_changes(tmp_path):
     assert told["through"] > 1000  # the new file was there, and nobody had its answer
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_a_disk_that_takes_only_a_part(tmp_path):
     assert driven(tmp_path, "full")["told"] == 450
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_16_writers(tmp_path):
     told = driven(tmp_path, "writers")
     assert told["reads"] > 50
     assert told["seen"] > 20
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_a_file_system_without_room(tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:

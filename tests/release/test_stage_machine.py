@@ -256,7 +256,7 @@ class Stages(RuleBasedStateMachine):
         assert self.expected("writer") is not None
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_the_model(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # no test takes the power away
     run_state_machine_as_test(

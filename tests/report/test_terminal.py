@@ -20,7 +20,8 @@ from rich.console import Console
 
 from pytest_decisionos.model.decision import Verdict, Vote
 from pytest_decisionos.model.outcome import Outcome, Status
-from pytest_decisionos.report.terminal import outcome_lines, quorum_table, summary_lines
+from pytest_decisionos.report.table import QuorumTable
+from pytest_decisionos.report.terminal import outcome_lines, summary_lines
 from pytest_decisionos.report.text import amount, cells, fold, labelled, plain
 
 OUR_START = re.compile(
@@ -42,7 +43,7 @@ def printed(decision, *, width=80, encoding="utf-8", color=False):
     console = Console(
         file=stream, width=width, force_terminal=color, color_system="standard" if color else None
     )
-    console.print(quorum_table(decision))
+    console.print(QuorumTable(decision))
     stream.flush()
     return stream.buffer.getvalue().decode(encoding)
 
@@ -193,6 +194,19 @@ def test_table_has_a_row_per_rule_and_a_mark_per_judge():
     assert re.search(r"^\|rule .* 1  2  3 *$", text, re.MULTILINE)
 
 
+def test_table_tells_each_fault_once_and_ends_no_line_with_blanks():
+    text = printed(DECISIONS["slow"], color=True)
+    told = joined(printed(DECISIONS["slow"]).split("\n"))
+    assert "reason    " in told
+    assert told.count("judge_infra.latency.p95:over") == 1
+    for line in re.findall(r"(?m)^rule .*", told):
+        assert "(warn)" in line  # which is no reason
+    plain_lines = re.sub(r"\x1b\[[0-9;]*m", "", text).split("\n")
+    assert [line for line in plain_lines if line != line.rstrip()] == []
+    many = printed(large(DECISIONS["slow"], 300))  # more than are told as reasons
+    assert re.search(r"(?m)^rule  ", many)
+
+
 def test_table_in_ascii():
     text = printed(DECISIONS["go-dissent"], encoding="ascii", width=100)
     (row,) = [line for line in text.split("\n") if line.startswith("|judge_infra.latency.p95")]
@@ -215,11 +229,13 @@ def test_table_folds_a_long_rule_id_without_losing_any_of_it():
 def test_table_tells_samples_and_how_many_more_are_needed():
     text = joined(printed(DECISIONS["thin"]).split("\n"))
     assert (
-        "judge_infra.latency.p95:samples_insufficient: 7 samples say too little, 93 more are needed"
-        in text
+        "judge_infra.latency.p95:samples_insufficient [reason:gate] evidence, 증인: 7 samples say"
+        " too little, 93 more are needed" in text
     )
-    assert "(7 samples, about 93 more are needed)" in text
-    assert "effective" in joined(printed(limits_missed()).split("\n"))
+    alone = joined(printed(DECISIONS["thin"].model_copy(update={"reasons": ()})).split("\n"))
+    assert "(7 samples, about 93 more are needed)" in alone
+    missed = limits_missed().model_copy(update={"reasons": ()})
+    assert "effective" in joined(printed(missed).split("\n"))
     waived = joined(printed(DECISIONS["go-waived"], width=120).split("\n"))
     assert "judge_infra.latency.p95 (waived)" in waived
     assert "waived by sre@example.com until 2026-01-20: INC-7 | known" in waived
@@ -241,11 +257,10 @@ def limits_missed():
     )
 
 
-def test_table_takes_colour_on_a_terminal_only_and_a_width_of_its_own():
+def test_table_takes_colour_on_a_terminal_only_and_the_consoles_width():
     assert "\x1b[1;31m" in printed(DECISIONS["slow"], color=True)
-    console = Console(file=io.StringIO(), width=200)
-    console.print(quorum_table(DECISIONS["slow"], 70))
-    assert all(cells(line.rstrip()) <= 70 for line in console.file.getvalue().split("\n"))
+    lines = printed(DECISIONS["slow"], width=70).split("\n")
+    assert all(cells(line) <= 70 for line in lines)
 
 
 def test_table_of_many_judges_and_many_failures_still_fits():

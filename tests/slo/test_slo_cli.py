@@ -11,8 +11,8 @@ import pytest
 
 from pytest_decisionos.cli.main import cli, run
 from pytest_decisionos.judge.gate import GateFile
+from pytest_decisionos.report.explain import explain
 from pytest_decisionos.slo.compile import compile_slo
-from pytest_decisionos.slo.explain import explain
 from pytest_decisionos.slo.schema import SloFile
 
 GOOD = {"error": {"max_error_rate": 0.01, "min_samples": 1000}}
@@ -49,8 +49,8 @@ class TestLint:
         assert status == 0
         assert out.splitlines()[0] == (
             "thin.json:1: error.max_error_rate: warning: no min_samples: to prove <= 1 % at 95% "
-            "takes at least 299 samples, about 3 min at 2 requests/s → raise it to 299, "
-            "or state confidence"
+            "takes at least 299 samples, about 3 min at 2 requests/s → state min_samples: 299, "
+            "or confidence"
         )
         assert dosctl("lint", "--strict", "thin.json")[0] == 4
         assert dosctl("lint", "--strict", "good.json")[0] == 0
@@ -183,7 +183,7 @@ class TestExplain:
         assert max(cells) <= 80
         assert not any(line.endswith(" ") for line in text.splitlines())
         assert "\x1b" not in text
-        told = " ".join(text.split())
+        told = " ".join(text.replace("|", " ").split())
         for words in (
             "정책 (버전-2), 4 rules",
             "/x\\n\\x1b[31m/[red]y must be one of [bold]",
@@ -196,6 +196,21 @@ class TestExplain:
             "Waiver of saturation.qps, by lee, IGNORED, it has expired: old",
         ):
             assert words in told
+
+    def test_no_line_begins_with_what_the_file_says(self):
+        from pathlib import Path
+
+        document = self.DOCUMENT | {
+            "waivers": [{
+                "rule": "rules.b", "owner": "x", "expires": "2026-01-08",
+                "reason": f"{'y' * 60} ::warning::pwned {'z' * 60}",
+            }],
+        }  # fmt: skip
+        text = explain(
+            compile_slo(document, b"", Path("a.json")), now=datetime(2026, 1, 5, tzinfo=UTC)
+        )
+        assert "::warning::pwned" in text
+        assert not any(line.lstrip().startswith("::") for line in text.splitlines())
 
     def test_a_quorum_without_degradation(self):
         from pathlib import Path

@@ -60,7 +60,10 @@ def test_a_floor_that_cannot_prove_its_bound(linted, made, field, fewest):
 def test_no_floor_at_all(linted):
     (finding,) = linted({"error": {"max_error_rate": 0.01}})
     assert finding.message.startswith("no min_samples: to prove <= 1 % at 95% takes at least 299")
+    assert finding.hint == "state min_samples: 299, or confidence"
     assert finding.line == 3
+    (finding,) = linted({"canary": {"thresholds": {"max_p95_rel_increase": 0.1}}})
+    assert finding.hint == "state min_sample_count: 59, or confidence"
 
 
 def test_availability_has_no_floor_of_its_own(linted):

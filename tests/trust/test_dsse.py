@@ -8,29 +8,35 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seeded import from_seed
 
-from pytest_decisionos.errors import ExitCode, SignatureError, UnusableInputError
-from pytest_decisionos.trust import dsse, ed25519
+from pytest_decisionos.errors import UnusableInputError
+from pytest_decisionos.trust import dsse
 
 VECTORS = Path(__file__).parents[2] / "../shared/vectors/dsse.json"
-A, B, C = (ed25519.from_seed(bytes([seed]) * 32) for seed in (1, 2, 3))
+A, B, C = (from_seed(bytes([seed]) * 32) for seed in (1, 2, 3))
 TRUSTED = {key.keyid: key.public for key in (A, B)}
 PAYLOAD = '{"verdict": "GO", "이유": "모두 통과"}'.encode()
 
 
 def document(*keys, payload=PAYLOAD, kind=dsse.IN_TOTO):
-    return json.loads(dsse.sign(payload, keys, kind))
+    """What ``dsse.sign`` makes; ``kind`` is of a payload that is no in-toto statement."""
+    message = dsse.pae(payload, kind)
+    return {
+        "payloadType": kind,
+        "payload": b64encode(payload).decode(),
+        "signatures": [
+            {"keyid": key.keyid, "sig": b64encode(key.sign(message)).decode()} for key in keys
+        ],
+    }
 
 
 def parsed(made):
     return dsse.parse(json.dumps(made).encode())
 
 
-def refused(made, **more):
-    with pytest.raises(SignatureError) as caught:
-        dsse.require(parsed(made), TRUSTED, **more)
-    assert caught.value.exit_code is ExitCode.NO_GO
-    return caught.value.cause
+def signers(made):
+    return dsse.signers(parsed(made), TRUSTED)
 
 
 # The published vectors
@@ -50,24 +56,17 @@ def test_published_vectors(vector):
     keys = {}
     for name in vector["trustedKeys"]:
         listed = vectors()["keys"][name]
-        private = ed25519.from_seed(bytes.fromhex(listed["seed"]))
+        private = from_seed(bytes.fromhex(listed["seed"]))
         assert private.public._key.public_bytes_raw().hex() == listed["public"]
         keys[name] = private.public
     envelope = parsed(vector["envelope"])
-
-    def require():
-        return dsse.require(
-            envelope,
-            keys,
-            threshold=vector["threshold"],
-            payload_types=vector["supportedPayloadTypes"],
-        )
-
+    signed = dsse.signers(envelope, keys)
     if vector["expect"] == "accept":
-        assert set(require()) == set(keys)
+        assert set(signed) == set(keys)
+        assert envelope.payload_type in vector["supportedPayloadTypes"]
     else:
-        with pytest.raises(SignatureError):
-            require()
+        enough = len(signed) >= vector["threshold"]
+        assert not enough or envelope.payload_type not in vector["supportedPayloadTypes"]
 
 
 # What is signed
@@ -87,10 +86,12 @@ def test_encoding(payload, kind, encoded):
     assert dsse.pae(payload, kind) == encoded
 
 
-@given(st.binary(max_size=100), st.text(max_size=30), st.integers(0, 2))
-def test_what_was_signed_comes_back(payload, kind, count):
-    envelope = dsse.parse(dsse.sign(payload, [A, B][:count], kind))
-    assert (envelope.payload, envelope.payload_type) == (payload, kind)
+@given(st.binary(max_size=100), st.integers(0, 2))
+def test_what_was_signed_comes_back(payload, count):
+    data = dsse.sign(payload, [A, B][:count])
+    envelope = dsse.parse(data)
+    assert json.loads(data) == document(*[A, B][:count], payload=payload)
+    assert (envelope.payload, envelope.payload_type) == (payload, dsse.IN_TOTO)
     assert dsse.signers(envelope, TRUSTED) == [A.keyid, B.keyid][:count]
 
 
@@ -116,7 +117,7 @@ def test_two_keys_are_two_signers_in_any_spelling():
     ):
         changed = json.loads(json.dumps(made))
         change(changed)
-        assert set(dsse.require(parsed(changed), TRUSTED, threshold=2)) == {A.keyid, B.keyid}
+        assert set(signers(changed)) == {A.keyid, B.keyid}
 
 
 def test_one_key_twice_is_one_signer():
@@ -130,9 +131,7 @@ def test_one_key_twice_is_one_signer():
         },
     ]
     for spelling in spellings:
-        assert dsse.signers(parsed(spelling), TRUSTED) == [A.keyid]
-        assert refused(spelling, threshold=2) == "threshold"
-        assert dsse.require(parsed(spelling), TRUSTED) == [A.keyid]
+        assert signers(spelling) == [A.keyid]
 
 
 def test_one_key_under_two_ids_of_the_caller_counts_once_by_each_signature():
@@ -171,18 +170,16 @@ CHANGES = {
 def test_a_change_is_found(change):
     made = document(A)
     change(made)
-    assert dsse.signers(parsed(made), TRUSTED) == []
-    assert refused(made) == "threshold"
+    assert signers(made) == []
 
 
 def test_signatures_swapped_between_two_envelopes():
     one, two = document(A, B), document(A, B, payload=b"[]")
     one["signatures"], two["signatures"] = two["signatures"], one["signatures"]
-    assert refused(one) == refused(two) == "threshold"
+    assert signers(one) == signers(two) == []
     mixed = document(A, B)
     mixed["signatures"][0] = document(A, payload=b"[]")["signatures"][0]
-    assert dsse.require(parsed(mixed), TRUSTED) == [B.keyid]
-    assert refused(mixed, threshold=2) == "threshold"
+    assert signers(mixed) == [B.keyid]
 
 
 @given(st.binary(max_size=20), st.text(max_size=20), st.integers(0, 6))
@@ -192,29 +189,19 @@ def test_bytes_moved_between_type_and_payload_are_a_change(payload, kind, cut):
     kind_ = (kind.encode() + payload)[:cut].decode("utf-8", "replace")
     changed = {**made, "payload": b64encode(moved).decode(), "payloadType": kind_}
     same = (moved, kind_) == (payload, kind)
-    assert dsse.signers(parsed(changed), TRUSTED) == ([A.keyid] if same else [])
+    assert signers(changed) == ([A.keyid] if same else [])
 
 
 def test_a_payload_type_swapped():
     made = document(A)
     made["payloadType"] = "application/json"
-    assert refused(made) == "wrong_payload_type"
-    # Even where that type is expected it was not signed.
-    assert refused(made, payload_types=("application/json",)) == "threshold"
-    other = document(A, kind="application/json")
-    assert refused(other) == "wrong_payload_type"
-    assert refused(other, payload_types=()) == "wrong_payload_type"
-    assert dsse.require(parsed(other), TRUSTED, payload_types=("application/json",))
+    assert signers(made) == []
+    assert signers(document(A, kind="application/json")) == [A.keyid]
 
 
-def test_unsigned_and_senseless_thresholds():
-    assert refused(document()) == "unsigned"
-    assert refused(document(A), threshold=2) == "threshold"
-    with pytest.raises(SignatureError, match="found 0 of 1; expected 1 by keys that may"):
-        dsse.require(parsed(document(A)), {})
-    for threshold in (0, -1):
-        with pytest.raises(ValueError, match="would believe everybody"):
-            dsse.require(parsed(document(A)), TRUSTED, threshold=threshold)
+def test_unsigned_and_nobody_trusted():
+    assert signers(document()) == []
+    assert dsse.signers(parsed(document(A)), {}) == []
 
 
 # Base64: one spelling of some bytes in each alphabet
@@ -341,13 +328,13 @@ def test_no_json(data, says):
 def test_the_most_signatures():
     made = document(A)
     made["signatures"] = [{"sig": b64encode(os.urandom(64)).decode()}] * 15 + made["signatures"]
-    assert dsse.require(parsed(made), TRUSTED) == [A.keyid]
+    assert signers(made) == [A.keyid]
 
 
 # Every bit
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 @pytest.mark.parametrize(("keys", "threshold"), [((A,), 1), ((A, B), 2), ((A, B), 1)])
 def test_every_bit_counts(keys, threshold):
     payload = json.dumps(
@@ -361,8 +348,10 @@ def test_every_bit_counts(keys, threshold):
         changed[bit // 8] ^= 1 << bit % 8
         try:
             envelope = dsse.parse(bytes(changed))
-            dsse.require(envelope, TRUSTED, threshold=threshold)
-        except (UnusableInputError, SignatureError):
+        except UnusableInputError:
+            refused += 1
+            continue
+        if len(dsse.signers(envelope, TRUSTED)) < threshold:
             refused += 1
         else:
             assert (envelope.payload, envelope.payload_type) == (payload, dsse.IN_TOTO)

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from seeded import from_seed
 
 from pytest_decisionos.errors import KeysError, UsageError
 from pytest_decisionos.trust import ed25519
@@ -63,7 +64,7 @@ VECTORS = [
 )
 def test_rfc_8032(seed, public, message, signature):
     key, said, sig = (
-        ed25519.from_seed(bytes.fromhex(seed)),
+        from_seed(bytes.fromhex(seed)),
         bytes.fromhex(message),
         bytes.fromhex(signature),
     )
@@ -72,12 +73,12 @@ def test_rfc_8032(seed, public, message, signature):
     assert key.public.verifies(sig, said)
     assert ed25519.parse_public(key.public.pem).verifies(sig, said)
     assert not key.public.verifies(sig, said + b"x")
-    other = ed25519.from_seed(bytes(32))
+    other = from_seed(bytes(32))
     assert not other.public.verifies(sig, said)
 
 
 def test_any_other_signature_does_not_verify():
-    key = ed25519.from_seed(bytes(32))
+    key = from_seed(bytes(32))
     good = key.sign(b"m")
     order = 2**252 + 27742317777372353535851937790883648493
     again = good[:32] + (int.from_bytes(good[32:], "little") + order).to_bytes(32, "little")
@@ -251,7 +252,7 @@ def test_missing_files(tmp_path):
 
 
 def test_repr_tells_no_secret():
-    key = ed25519.from_seed(b"\x07" * 32)
+    key = from_seed(b"\x07" * 32)
     assert key.keyid[:16] in repr(key)
     assert "07" * 16 not in repr(key)
 
@@ -268,11 +269,11 @@ def test_file_names():
 @pytest.mark.parametrize(
     ("role", "judge", "says"),
     [
-        ("root", None, "no such role; found root; expected gate, judge"),
+        ("root", None, "--role: no such role; found root; expected gate, judge"),
         ("judge", None, "is named for the role judge"),
         ("gate", "witness", "is named for the role judge"),
         *(
-            ("judge", bad, "no name of a judge")
+            ("judge", bad, "--judge: no name of a judge")
             for bad in ("", "../gate", "a/b", "A", "한글", "a" * 64, "-a", "a\n")
         ),
     ],

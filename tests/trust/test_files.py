@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -282,11 +283,18 @@ def test_a_lock_whose_file_was_deleted_meanwhile_is_taken_anew(tmp_path, again):
         assert beside.exists()
 
 
-@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "file/below"])
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300, "file/below", "/"])
 def test_a_lock_that_cannot_be_made(tmp_path, name):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UsageError), locked(tmp_path / name):
         pytest.fail("no lock")
+
+
+def test_a_lock_of_no_name_at_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="not a file name"), locked(Path()):
+        pytest.fail("no lock")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_link_in_the_place_of_the_lock(tmp_path):

@@ -200,7 +200,7 @@ def test_only_a_head_knows_the_end(path):
     assert not follows(read(path), head)
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_every_bit_counts(path):
     digests = (sha256(b"%d" % number).hexdigest() for number in range(1, 21))
     head = append(path, *({"path": f"증거/{d[:9]}.json", "sha256": d, "n": -0.5} for d in digests))
@@ -502,7 +502,7 @@ def test_processes_that_append_at_once_lose_nothing(path):
         assert follows(found, Head(int(entries), digest))
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_kill_9_costs_nothing_that_was_told(path):
     draw = random.Random(7)
     told = []

@@ -30,3 +30,13 @@ def test_scopes(granted, scope, allowed):
         with pytest.raises(DeniedError, match=f"scope {scope} is not granted") as caught:
             rbac.require(granted, scope)
         assert caught.value.exit_code is ExitCode.DENIED
+
+
+@pytest.mark.parametrize(
+    ("granted", "said"),
+    [(" ", "deploy:abort"), ("judge:run", '"$DECISIONOS_ALLOW_SCOPES,deploy:abort"')],
+)
+def test_what_to_export_keeps_the_scopes_that_one_has(granted, said):
+    with pytest.raises(DeniedError) as caught:
+        rbac.require(granted, "deploy:abort")
+    assert caught.value.next_step == f"export DECISIONOS_ALLOW_SCOPES={said}"

@@ -441,7 +441,7 @@ def test_an_answer_of_another_form_is_an_error(redis_server, opened, monkeypatch
 # Others who use it
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_of_eight_processes_one_is_accepted(redis_server):
     server = redis_server()
     assert all_claim(server.url, processes=8, claims=5000, nonces=1000) == {

@@ -75,7 +75,9 @@ def test_only_its_owner_enters(path, opened):
         os.umask(before)
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert {one.name: one.stat().st_mode & 0o777 for one in path.parent.iterdir()} == dict.fromkeys(
-        [path.name, f"{path.name}-wal", f"{path.name}-shm", f".{path.name}.lock"], 0o600
+        [path.name, *(f"{path.name}-{end}" for end in ("wal", "shm"))]
+        + [f".{path.name}.{end}" for end in ("lock", "open")],
+        0o600,
     )
 
 
@@ -107,10 +109,19 @@ def killed(path):
 @pytest.mark.slow
 def test_a_killed_process_forgets_nothing(path, opened):
     killed(path)
-    opened.clock.now = START + 60
+    opened.clock.now = START + 5
     store = opened()
     assert outcome(store, "n", MADE) == "replayed"
     assert outcome(store, "m", MADE) == "accepted"
+
+
+@pytest.mark.slow
+def test_a_killed_process_has_it_open_no_more(path, opened):
+    killed(path)
+    opened.clock.now = START + 60
+    store = opened()
+    assert [outcome(store, name, MADE) for name in "nm"] == ["older_than_store"] * 2
+    assert outcome(store, "m", START + 61) == "accepted"
 
 
 @pytest.mark.slow
@@ -247,34 +258,57 @@ def test_what_was_put_back_is_not_believed_without_opening(path, opened):
     assert outcome(opened(), "n", MADE) == "accepted"
 
 
+def put_back(path, kept):
+    """What ``cp`` does: other bytes in the same files."""
+    for name, data in kept.items():
+        path.with_name(name).write_bytes(data)
+
+
+@pytest.mark.parametrize("running", [False, True])
 @pytest.mark.parametrize("way", ["copied over", "moved over", "elsewhere"])
-def test_a_copy_does_not_remember_what_came_after_it(path, opened, way):
-    opened().close()
-    copy = path.parent / "copy.sqlite"
-    shutil.copy(path, copy)
-    copy.chmod(0o600)
-    shutil.copy(beside(path, "-wal"), beside(copy, "-wal"))
+def test_a_copy_does_not_remember_what_came_after_it(path, opened, way, running):
+    store = opened()
+    if not running:  # else the copy has a WAL too
+        store.close()
+    kept = {one.name: one.read_bytes() for one in path.parent.glob(f"{path.name}*")}
+    inode = path.stat().st_ino
+    store.close()
     store = opened()
     assert outcome(store, "n", MADE) == "accepted"
     store.close()
     opened.clock.now = START + 60
-    if way == "moved over":
-        copy.rename(path)
-    store = opened(copy if way == "elsewhere" else path)
-    assert outcome(store, "n", MADE) == ("replayed" if way == "copied over" else "older_than_store")
-
-
-@pytest.mark.parametrize("how", ["removed", "emptied"])
-def test_a_wal_that_is_missing_may_have_held_something(path, opened, how):
-    opened().close()
-    if how == "removed":
-        beside(path, "-wal").unlink()
+    if way == "copied over":
+        put_back(path, kept)
     else:
-        os.truncate(beside(path, "-wal"), 0)
-    opened.clock.now = START + 60
-    store = opened()
+        copy = path.parent / "copy.sqlite"
+        copy.write_bytes(kept[path.name])
+        copy.chmod(0o600)
+        if way == "moved over":
+            copy.rename(path)
+        else:
+            path = copy
+    assert (path.stat().st_ino == inode) is (way == "copied over")
+    store = opened(path)
     assert outcome(store, "n", MADE) == "older_than_store"
     assert outcome(store, "m", START + 61) == "accepted"
+
+
+def test_only_who_opens_it_first_refuses_what_was_made_before(path, opened):
+    """So workers that start, or start again, refuse nothing that another one would accept."""
+    first = opened()
+    for later in (10, 20, 30):
+        opened.clock.now = START + later
+        other = opened()
+        assert outcome(other, f"n{later}", MADE) == "accepted"
+        assert outcome(other, f"n{later - 10}", MADE) == ("replayed" if later > 10 else "accepted")
+        first.close()
+        first = other
+    first.close()
+    store = opened()
+    assert outcome(store, "m", MADE) == "older_than_store"
+    assert "too young" in store.fault()
+    opened.clock.now += 2
+    await_ready(store)
 
 
 @pytest.mark.parametrize("offset", range(0, 4 * 4096, 512))
@@ -441,7 +475,7 @@ def test_who_cannot_have_the_lock_does_not_open(path, opened, monkeypatch):
         assert "another writer has it" in refused(opened)
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_of_eight_processes_one_is_accepted(tmp_path):
     url = str(tmp_path / "replay.sqlite")
     assert all_claim(url, processes=8, claims=5000, nonces=1000) == {

@@ -256,11 +256,26 @@ def test_two_that_wait_for_one_use_are_refused():
 
 
 @pytest.mark.parametrize(
-    "overlap",
-    [timedelta(0), -DAY, rotate.MIN_OVERLAP - TICK, rotate.MAX_OVERLAP + TICK, timedelta.max],
+    ("overlap", "told"),
+    [
+        (timedelta(0), "0d"),
+        (-DAY, "-1d"),
+        (timedelta(minutes=1), "1m"),
+        (timedelta(seconds=959), "959s"),
+        (timedelta(hours=20_000), "20000h"),
+        (timedelta(days=367), "367d"),
+    ],
 )
-def test_overlaps_that_are_none(overlap):
-    with pytest.raises(UsageError, match="expected 16 to 527040 minutes"):
+def test_overlaps_that_are_none(overlap, told):
+    with pytest.raises(UsageError, match=f"^--overlap: .*found {told}; expected 16m to 366d$"):
+        step(ring(entry()), overlap=overlap)
+
+
+@pytest.mark.parametrize(
+    "overlap", [rotate.MIN_OVERLAP - TICK, rotate.MAX_OVERLAP + TICK, timedelta.max]
+)
+def test_overlaps_that_are_just_none(overlap):
+    with pytest.raises(UsageError, match="expected 16m to 366d"):
         step(ring(entry()), overlap=overlap)
 
 

@@ -75,7 +75,7 @@ def test_the_order(monkeypatch, in_ssm):
         ({"JUDGE_HMAC_KEY": "x", "JUDGE_KEYS": "[]"}, Place("variable", KEYS)),
         ({"JUDGE_HMAC_KEY": "x", "JUDGE_KEYS": "@a/한글"}, Place("file", "a/한글")),
         ({"JUDGE_KEYS": "@a", "KMS_PARAM_PATH": "/a"}, Place("ssm", "/a")),
-        ({"KMS_PARAM_PATH": ""}, Place("ssm", "")),
+        ({"KMS_PARAM_PATH": "x"}, Place("ssm", "x")),
     ],
 )
 def test_places(monkeypatch, names, place):
@@ -88,20 +88,22 @@ def test_a_source_that_fails_is_an_error_never_the_next(monkeypatch, tmp_path):
     """Every source behind the one that fails would work."""
     monkeypatch.setenv(ALONE, SECRET)
     for bad in ("", " ", "[]", "{}", "null", SECRET, "@", f"@{tmp_path / 'none'}", f"@{tmp_path}"):
-        with pytest.raises(KeysError) as caught:
+        with pytest.raises(KeysError if bad.strip() else UsageError) as caught:
             configured(monkeypatch, JUDGE_KEYS=bad)
         assert SECRET not in str(caught.value)
     monkeypatch.setenv(KEYS, json.dumps([entry()]))
-    for bad in ("", "relative/path", "/", "/a//b", "/한글"):
+    for bad in ("relative/path", "/", "/a//b", "/한글"):
         with pytest.raises(KeysError, match="not a path of SSM"):
             configured(monkeypatch, KMS_PARAM_PATH=bad)
+    with pytest.raises(UsageError, match="DECISIONOS_KMS_PARAM_PATH: is set and empty"):
+        configured(monkeypatch, KMS_PARAM_PATH="")
 
 
-@pytest.mark.parametrize("bad", ["", "tiny", "hex:zz", "x" * 31])
+@pytest.mark.parametrize("bad", ["tiny", "hex:zz", "x" * 31])
 def test_one_key_alone_that_is_none(monkeypatch, bad):
     with pytest.raises(KeysError, match=f"^{ALONE}: ") as caught:
         configured(monkeypatch, JUDGE_HMAC_KEY=bad)
-    assert not bad or bad not in str(caught.value)
+    assert bad not in str(caught.value)
 
 
 def test_a_file(monkeypatch, tmp_path):

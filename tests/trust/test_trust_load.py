@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from seeded import from_seed
 
 from pytest_decisionos.errors import RefusedError, TrustError, UsageError
-from pytest_decisionos.trust import ed25519, trust_load
+from pytest_decisionos.trust import trust_load
 from pytest_decisionos.trust.trust_change import (
     doubts,
     first,
@@ -28,7 +29,7 @@ from pytest_decisionos.trust.trustfile import TrustFile
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
-KEYS = [ed25519.from_seed(bytes([seed]) * 32).public for seed in range(1, 12)]
+KEYS = [from_seed(bytes([seed]) * 32).public for seed in range(1, 12)]
 ANYWHERE = ("checkout/production/*/*",)
 
 
@@ -432,7 +433,7 @@ def sample(place, monkeypatch):
     return place, data
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_every_bit_of_a_pinned_file_counts(sample):
     place, data = sample
     pin = hashlib.sha256(data).hexdigest()
@@ -441,7 +442,7 @@ def test_every_bit_of_a_pinned_file_counts(sample):
         assert place.refusal(sha256_pin=pin).what == "not the trust file that is pinned"
 
 
-@pytest.mark.rounds
+@pytest.mark.untraced
 def test_every_bit_of_a_file_that_was_seen_counts(sample):
     place, data = sample
     place.load()
@@ -554,17 +555,24 @@ CHANGES = {
     ),
     "a wrong role": (
         lambda t: new_key(KEYS[1], "root", ANYWHERE),
-        "role: Input should be 'gate'.*root",
+        "--role: no such role; found root; expected gate, judge, index, operator, deploy-owner",
     ),
     "a judge without name": (lambda t: new_key(KEYS[1], "judge", ANYWHERE), "name of the judge"),
+    "a wrong name of a judge": (
+        lambda t: new_key(KEYS[1], "judge", ANYWHERE, judge="A"),
+        "--judge: no name of a judge; found A; expected small letters, digits, _ and -, at most 63",
+    ),
     "a wrong target": (
         lambda t: new_key(KEYS[1], "gate", ["a/b"]),
-        "targets: not globs of service/",
+        "--target: not globs of service/",
     ),
-    "no target": (lambda t: new_key(KEYS[1], "gate", []), "targets: not globs of service/"),
-    "a policy again": (lambda t: with_policy(t, "a" * 64), "policy: is in the trust file already"),
-    "a policy that is not there": (lambda t: without_policy(t, "b" * 64), "policy: is not in"),
-    "no such key": (lambda t: without_key(t, "0" * 8), "no such key"),
+    "no target": (lambda t: new_key(KEYS[1], "gate", []), "--target: not globs of service/"),
+    "a policy again": (
+        lambda t: with_policy(t, "a" * 64),
+        "--policy: is in the trust file already",
+    ),
+    "a policy that is not there": (lambda t: without_policy(t, "b" * 64), "--policy: is not in"),
+    "no such key": (lambda t: without_key(t, "0" * 8), "--key: no such key"),
     "too short": (lambda t: without_key(t, KEYS[0].keyid[:7]), "too short"),
     "nothing": (lambda t: without_key(t, ""), "several keys"),
     "revoked already": (lambda t: without_key(t, KEYS[2].keyid), "is revoked already"),

@@ -7,6 +7,7 @@ dropped and counted.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import queue
@@ -14,7 +15,7 @@ import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pytest_decisionos.errors import shown
+from pytest_decisionos.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,7 @@ QUEUE: Final = 10_000
 BATCH: Final = 1000
 FLUSH_SEC: Final = 0.2
 """How long rows wait for others: a harvest that begins 5 s after a window's end finds them."""
+_FOREIGN: Final = "it begins with another header"
 
 
 class Row(NamedTuple):
@@ -58,12 +60,23 @@ class AccessLog:
     """The file; several processes may share it.
 
     Rotated by renaming, it begins a new one; rotated by copying and truncating, it begins the same
-    one again, with its header.
+    one again, with its header. A file that begins otherwise is somebody else's, and left as it is.
     """
 
     def __init__(self, path: Path, dropped: Callable[[int], None]) -> None:
-        """Begin to write. ``dropped`` is told how many rows could not be."""
+        """Begin to write. ``dropped`` is told how many rows could not be.
+
+        Raises:
+            UsageError: the file is somebody else's.
+        """
         self._path = path
+        with contextlib.suppress(OSError):  # readiness says why
+            if not self._may_write():
+                raise UsageError(
+                    f"the access log is to be written there, and {_FOREIGN}",
+                    file=path,
+                    next_step="move it away, or name another folder with --root",
+                )
         self._dropped = dropped
         self._queue: queue.Queue[Row | None] = queue.Queue(QUEUE)
         self._fault: str | None = None
@@ -81,11 +94,12 @@ class AccessLog:
     def fault(self) -> str | None:
         """Why rows cannot be written; None if they can, as far as one can tell without writing."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(self._opened())
+            ours = self._may_write()
             room = os.statvfs(self._path.parent)
         except OSError as fault:
             return f"{shown(str(self._path))}: {fault.strerror}"
+        if not ours:
+            return f"{shown(str(self._path))}: {_FOREIGN}"
         if room.f_bavail == 0:
             return f"{shown(str(self._path))}: no space left"
         return self._fault
@@ -122,6 +136,16 @@ class AccessLog:
             row = self._queue.get()
         return rows, True
 
+    def _may_write(self) -> bool:
+        """Whether rows may be written: there is nothing, or nothing in it, or an access log."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = self._opened()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # another worker may be writing the header
+            return _is_ours(descriptor)
+        finally:
+            os.close(descriptor)
+
     def _opened(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(self._path, flags, 0o644)
@@ -132,6 +156,8 @@ class AccessLog:
         descriptor = self._current()
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
+            if not _is_ours(descriptor):
+                raise OSError(errno.EINVAL, _FOREIGN)
             size = os.fstat(descriptor).st_size
             data = lines if size else HEADER + lines
             written = os.write(descriptor, data)
@@ -154,3 +180,7 @@ class AccessLog:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = self._opened()
         return self._descriptor
+
+
+def _is_ours(descriptor: int) -> bool:
+    return os.pread(descriptor, len(HEADER), 0) in {b"", HEADER}

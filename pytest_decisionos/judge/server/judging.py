@@ -22,6 +22,7 @@ from pytest_decisionos.judge.wire import MAX_AGE_SEC, Question
 from pytest_decisionos.model import strict_json
 from pytest_decisionos.model.policy_text import parse_policy
 from pytest_decisionos.model.statement import verdict_statement
+from pytest_decisionos.model.validate import first_fault
 from pytest_decisionos.slo.compile import compile_slo
 from pytest_decisionos.trust import dsse
 from pytest_decisionos.trust.ed25519 import load_private
@@ -81,9 +82,9 @@ def parse_question(body: bytes, max_body: int) -> Question:
     try:
         return Question.model_validate(document)
     except ValidationError as fault:
-        first = fault.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise ProblemError(422, "question", f"{shown(where)}: {first['msg']}") from None
+        first = first_fault(fault)
+        where = shown(first.field or "body")
+        raise ProblemError(422, "question", f"{where}: {first.words}") from None
 
 
 def answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os.path
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,17 @@ class ServeOptions:
     timeout_sec: float = 10.0
     tls: Tls | None = None
     shared: Path | None = None
+
+    @property
+    def access_log(self) -> Path:
+        """Where its own traffic is written.
+
+        In the folder of the logs that it judges by, ``judgelog.csv`` is a log that evidence names,
+        so there its own has a name that no evidence names unless it is about this judge.
+        """
+        folder = self.root / "log"
+        shared = os.path.realpath(folder) == os.path.realpath(self.witness_root)
+        return folder / (f"judge-{self.judge}.csv" if shared else "judgelog.csv")
 
     @property
     def loopback(self) -> bool:

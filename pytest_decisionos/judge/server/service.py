@@ -74,7 +74,7 @@ class Service:
             self.store = replay_store(options)
             opened.callback(self.store.close)
             self.metrics = Metrics()
-            self.log = AccessLog(options.root / "log" / "judgelog.csv", self.metrics.log_drops.inc)
+            self.log = AccessLog(options.access_log, self.metrics.log_drops.inc)
             opened.callback(self.log.close)
             self.work = Work(options.concurrency)
             opened.callback(self.work.close)
@@ -205,7 +205,7 @@ def replay_store(options: ServeOptions) -> ReplayStore:
     url = os.fspath(options.root / "judge" / "replay.sqlite")
     skew = options.settings.max_skew
     return open_store(
-        given.get_secret_value() if given else url,
+        url if given is None else given.get_secret_value(),
         life_sec=MAX_AGE_SEC + 2 * skew + 1,
         skew_sec=skew,
     )

@@ -7,11 +7,14 @@ import threading
 import time
 
 import pytest
-from judge_host import ask, until
+from judge_host import ask, until, workspace
 
 from pytest_decisionos.cli.main import run
+from pytest_decisionos.errors import UsageError
 from pytest_decisionos.judge.server import access_log as module
 from pytest_decisionos.judge.server.access_log import HEADER, AccessLog, Row
+from pytest_decisionos.judge.server.options import ServeOptions
+from pytest_decisionos.settings import Settings
 
 HEAD = HEADER.decode()
 
@@ -156,6 +159,66 @@ def test_it_follows_no_link(tmp_path, dropped):
     assert "judgelog.csv" in log.fault()
     log.close()
     assert not (tmp_path / "elsewhere").exists()
+
+
+OTHERS = "ts,status,latency_ms,signature_error,route,tenant,variant,release\n2026-01-15,200\n"
+
+
+@pytest.mark.parametrize("found", [OTHERS, HEAD[:-1], HEAD[:20], "\n", "\0"])
+def test_a_log_of_somebody_else_is_not_begun_upon(tmp_path, dropped, found):
+    path = tmp_path / "judgelog.csv"
+    path.write_text(found)
+    with pytest.raises(UsageError, match=r"judgelog\.csv: .*another header"):
+        AccessLog(path, dropped.append)
+    assert path.read_text() == found
+
+
+def test_a_log_of_somebody_else_that_comes_later_is_left_as_it_is(log, dropped):
+    log.put(row())
+    written(log, 1)
+    copy = log._path.with_suffix(".copy")
+    copy.write_text(OTHERS)
+    copy.replace(log._path)
+    assert "another header" in log.fault()
+    log.put(row())
+    until(lambda: dropped == [1])
+    assert "another header" in log._fault
+    assert log._path.read_text() == OTHERS
+    log._path.write_text(OTHERS)  # the same, into the file that is open
+    log.put(row())
+    until(lambda: dropped == [1, 1])
+    assert log._path.read_text() == OTHERS
+    log._path.unlink()
+    log.put(row(7))
+    written(log, 1)
+    until(lambda: log.fault() is None)
+
+
+@pytest.mark.parametrize(
+    ("witness", "name"),
+    [("log", "judge-j1.csv"), ("log/../log", "judge-j1.csv"), ("link", "judge-j1.csv"), ("logs", "judgelog.csv")],
+)  # fmt: skip
+def test_beside_the_logs_that_it_judges_by_it_has_a_name_of_its_own(tmp_path, witness, name):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    options = ServeOptions(
+        judge="j1", key=tmp_path / "k", gate=tmp_path / "g", root=tmp_path,
+        witness_root=tmp_path / witness, settings=Settings(),
+    )  # fmt: skip
+    assert options.access_log == tmp_path / "log" / name
+
+
+def test_its_traffic_is_not_written_into_the_log_that_it_judges_by(opened, tmp_path):
+    host = workspace(tmp_path)
+    copy = host.root / "log/judgelog.csv"
+    shutil.copytree(host.logs, copy.parent)
+    before = copy.read_bytes()
+    judge = opened(own=host, witness_root=copy.parent)
+    body = host.question()
+    assert ask(judge.app, "POST", b"/judge", host.signed(body), body)[0] == 200
+    own = host.root / "log/judge-j1.csv"
+    until(lambda: own.exists() and ",/judge," in own.read_text())
+    assert copy.read_bytes() == before
 
 
 def test_a_full_disk_is_told_before_a_row_is_lost(log, monkeypatch):

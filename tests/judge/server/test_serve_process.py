@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from judge_host import REQUEST, SEALS, until, workspace
 from services.ntp import servers
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.untraced
 
 
 @pytest.fixture(scope="module")
@@ -602,6 +602,11 @@ def good_tls(host):
     locked.chmod(0o600)
 
 
+def log_of_somebody_else(host):
+    (host.root / "log").mkdir()
+    (host.root / "log/judgelog.csv").write_text("ts,status,latency_ms,signature_error\n")
+
+
 def nothing(host):
     pass
 
@@ -617,6 +622,7 @@ STARTS = [
     (nothing, (), {"DECISIONOS_JUDGE_KEYS": "[]"}, "not a key ring"),
     (nothing, (), {"DECISIONOS_REPLAY": "redis://127.0.0.1:1/0"}, "error: "),
     (no_store, (), {}, "replay.sqlite"),
+    (log_of_somebody_else, ("--witness-root", "."), {}, "log/judgelog.csv: the access log"),
     (no_gate, (), {}, "gate.yaml: no such file"),
     (nothing, ("--host", "0.0.0.0"), {}, "--public-url"),
     (nothing, ("--host", "no such host"), {}, "cannot listen"),
@@ -659,7 +665,7 @@ def test_no_ring_at_all(tmp_path, monkeypatch):
     host = workspace(tmp_path)
     code, told = tried(host, DECISIONOS_JUDGE_KEYS="")
     assert code == 4
-    assert "not a key ring" in told
+    assert "DECISIONOS_JUDGE_KEYS: is set and empty" in told
     monkeypatch.delenv("DECISIONOS_JUDGE_KEYS", raising=False)
     result = subprocess.run(
         [sys.executable, "-m", "pytest_decisionos.cli.main", "judge", "serve", "--port", "0", "--keys", host.keys, "--gate", host.path / "configs/gate.yaml"],

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Final
-
-from rich.console import Console
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from pytest_decisionos.errors import shown
 from pytest_decisionos.model.outcome import quantity
+from pytest_decisionos.report.text import below, cells, fold, row
 from pytest_decisionos.slo.waivers import waiver_fault
 
 if TYPE_CHECKING:
@@ -30,22 +25,18 @@ def explain(slo: Slo, *, now: datetime) -> str:
         slo: a compiled SLO.
         now: the time that waivers are held against, with a zone.
     """
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, legacy_windows=False)
-    console.print(Text(f"{shown(slo.stem)} ({shown(slo.version)}), {len(slo.rules)} rules"))
-    console.print(Text(shown(slo.file, 300)), soft_wrap=True)
-    console.print()
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("RULE", max_width=_ID_WIDTH, overflow="fold")
-    table.add_column("MUST HOLD", overflow="fold")
-    for rule in slo.rules:
-        table.add_row(Text(shown(rule.id)), Text(_words(rule)))
-    console.print(table)
-    console.print()
+    rows = [("RULE", "MUST HOLD"), *((shown(rule.id), _words(rule)) for rule in slo.rules)]
+    ids = min(_ID_WIDTH, max(cells(one) for one, _ in rows))
+    lines = [f"{shown(slo.stem)} ({shown(slo.version)}), {len(slo.rules)} rules"]
+    lines += [shown(slo.file, 300), ""]
+    for texts in rows:
+        lines += row(texts, (ids, WIDTH - ids - 2))
+    lines.append("")
     for line in (*_votes(slo), *_waivers(slo, now)):
-        console.print(Padding(Text(line), 0))
-    written = console.file
-    assert isinstance(written, io.StringIO)  # noqa: S101 - made above
-    return "".join(f"{line.rstrip()}\n" for line in written.getvalue().splitlines())
+        first = fold(line, WIDTH)[0]
+        rest = " ".join(line.split())[len(first) :]
+        lines += [first, *(below(rest) if rest else ())]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def _words(rule: Rule) -> str:
