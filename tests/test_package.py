@@ -169,7 +169,7 @@ class TestSetup:
         assert not (tmp_path / "venv").exists()
 
 
-TOOLS = ("git", "jq", "openssl")
+TOOLS = ("curl", "git", "jq", "openssl")
 ANYWHERE = ("shellcheck", "redis_server")
 DEBIAN = ("chrony", "nginx-light", "ceph-common", "ceph-mon", "ceph-osd", "radosgw")
 
@@ -199,7 +199,7 @@ class TestServices:
     def test_neither_root_nor_sudo(self, tmp_path):
         user = Machine(tmp_path, apt_get="exit 99", id="echo 1000")
         code, _, said = user.run("services.sh")
-        missing = " ".join(("git", "shellcheck", "jq", "openssl", "redis-server", *DEBIAN))
+        missing = " ".join(("curl", "git", "shellcheck", "jq", "openssl", "redis-server", *DEBIAN))
         line = f"services: missing {missing} → as root: apt-get install {missing}\n"
         assert (code, said) == (1, line)
 

@@ -11,7 +11,7 @@ from pytest_decisionos.evidence.seal import check
 from pytest_decisionos.judge.admission import integrity_fault
 from pytest_decisionos.judge.gate import load_gate
 from pytest_decisionos.model import strict_json
-from pytest_decisionos.model.evidence import Evidence, parse_evidence
+from pytest_decisionos.model.evidence import parse_evidence
 from pytest_decisionos.model.outcome import Status
 from pytest_decisionos.release.canary import judge_canary
 from pytest_decisionos.release.decisions import CUTOVER, slos_of
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from pytest_decisionos.model.policy import Rule
     from pytest_decisionos.release.canary import CanaryVerdict
     from pytest_decisionos.release.canary_policy import CanaryPolicy
     from pytest_decisionos.release.decisions import Findings
     from pytest_decisionos.release.here import Here
+    from pytest_decisionos.release.looks import Look
     from pytest_decisionos.release.stage_model import Stage
     from pytest_decisionos.trust.keys import KeyRing
 
@@ -71,34 +73,35 @@ def canary_verdict(here: Here, stage: Stage, ring: KeyRing, policy: CanaryPolicy
     Raises:
         DecisionOSError: the evidence, gate.yaml or an SLO cannot be used.
     """
-    evidence, integrity = _sealed(
-        strict_json.read_bytes(
-            here.evidence, error=EvidenceError, next_step="build it with `dosctl evidence build`"
-        ),
-        here.evidence,
-        ring,
-        here.asked.now,
+    data = strict_json.read_bytes(
+        here.evidence, error=EvidenceError, next_step="build it with `dosctl evidence build`"
     )
-    rules = canary_rules(slos_of(load_gate(here.gate), CUTOVER), here.asked.now)
+    now = here.asked.now
+    rules = canary_rules(slos_of(load_gate(here.gate), CUTOVER), now)
+    last = last_look(here.asked.root, stage, ring, now)
+    return _judged(data, here.evidence, ring, policy, stage, rules, last, now)
+
+
+@lru_cache(maxsize=1)  # who asks, and asks again once he holds the lock, mostly finds the same
+def _judged(  # noqa: PLR0917 - a cache has no names
+    data: bytes,
+    file: Path,
+    ring: KeyRing,
+    policy: CanaryPolicy,
+    stage: Stage,
+    rules: tuple[Rule, ...],
+    last: Look | None,
+    now: datetime,
+) -> CanaryVerdict:
+    evidence = parse_evidence(data, file)
+    seal = check(evidence.blocks, ring, now=now)
     return judge_canary(
         policy,
         stage,
         evidence.blocks,
         rules,
-        now=here.asked.now,
-        integrity=integrity,
-        last=last_look(here.asked.root, stage, ring, here.asked.now),
+        now=now,
+        integrity=integrity_fault(digest_fault(evidence.blocks), evidence.file, seal),
+        last=last,
         source=evidence.file,
     )
-
-
-@lru_cache(
-    maxsize=1
-)  # who asks, and asks again once he holds the lock, mostly finds the same bytes
-def _sealed(
-    data: bytes, file: Path, ring: KeyRing, now: datetime
-) -> tuple[Evidence, tuple[str, str] | None]:
-    """The evidence in ``data``, and what is wrong with its digest or its seal."""
-    evidence = parse_evidence(data, file)
-    seal = check(evidence.blocks, ring, now=now)
-    return evidence, integrity_fault(digest_fault(evidence.blocks), evidence.file, seal)
