@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import os
 import re
 import shlex
@@ -120,35 +121,115 @@ def test_the_auditors_tools_are_there(name):
     assert shutil.which(name) or not os.environ.get("REQUIRE_SERVICES"), "make services"
 
 
-@pytest.mark.skipif(
+needs_tools = pytest.mark.skipif(
     not all(map(shutil.which, ("jq", "openssl", "sha256sum"))),
     reason="needs jq and OpenSSL: make services",
 )
-@pytest.mark.parametrize("change", [None, "evidence.json", "decision.json"])
-def test_an_auditor_needs_only_jq_and_openssl(change, tmp_path):
+BUNDLES = ROOT / "tests/data/bundles"
+# What only judging again, or who reads gate.yaml, can tell; docs/verify.md says so.
+JUDGED_AGAIN = {
+    "fail_blocks_that_it_did_not_compute",
+    "fail_check_made_a_warning",
+    "fail_check_of_gate_yaml_left_out",
+    "fail_local_judge_says_it_is_elsewhere",
+    "fail_outcome_that_the_numbers_do_not_give",
+    "fail_outcome_told_twice",
+    "fail_remote_judge_says_it_is_here",
+}
+# Good bundles, presented for what they are not about, or at another time.
+PRESENTED = {
+    "fail_acted_on_too_late",
+    "fail_issued_in_the_future",
+    "fail_presented_for_another_release",
+    "fail_presented_for_staging",
+}
+
+
+def audited(folder, bundle, trust=None):
+    """What an auditor does by docs/verify.md, in the bundle's folder."""
     (block,) = re.findall(
         r"^```bash\n(.*?)^```", (ROOT / "docs/verify.md").read_text(), re.MULTILINE | re.DOTALL
     )
-    shutil.copytree(ROOT / "tests/data/bundles/good/bundle", tmp_path / "bundle")
-    if change:
-        path = tmp_path / "bundle" / change
-        path.write_bytes(path.read_bytes().replace(b"400.0", b"4.000").replace(b"MjUu", b"OTku"))
-        assert path.read_bytes() != (ROOT / "tests/data/bundles/good/bundle" / change).read_bytes()
-    done = subprocess.run(
+    return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", block],
-        cwd=tmp_path / "bundle",
+        cwd=bundle,
         env={
             "PATH": os.environ["PATH"],
-            "TMPDIR": str(tmp_path),
-            "TRUST": str(ROOT / "tests/data/bundles/good/trust.json"),
+            "TMPDIR": str(folder),
+            "TRUST": str(trust or bundle.parent / "trust.json"),
             "LC_ALL": "C.UTF-8",
         },
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@needs_tools
+@pytest.mark.parametrize("change", [None, "evidence.json", "decision.json"])
+def test_an_auditor_needs_only_jq_and_openssl(change, tmp_path):
+    shutil.copytree(BUNDLES / "good/bundle", tmp_path / "bundle")
+    if change:
+        path = tmp_path / "bundle" / change
+        path.write_bytes(path.read_bytes().replace(b"400.0", b"4.000").replace(b"MjUu", b"OTku"))
+        assert path.read_bytes() != (BUNDLES / "good/bundle" / change).read_bytes()
+    done = audited(tmp_path, tmp_path / "bundle", BUNDLES / "good/trust.json")
     assert (done.returncode == 0) is (change is None), done.stdout + done.stderr
     assert ('"verdict": "GO"' in done.stdout) is (change is None)
+
+
+@needs_tools
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.name for path in BUNDLES.iterdir()))
+def test_an_auditor_tells_every_fault_that_needs_no_judging_again(name, tmp_path):
+    done = audited(tmp_path, BUNDLES / name / "bundle")
+    good = name.startswith("good") or name in JUDGED_AGAIN | PRESENTED
+    assert (done.returncode == 0) is good, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(PRESENTED))
+def test_what_is_presented_wrongly_is_a_good_bundle(name):
+    def files(folder):
+        return {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.name not in {"args.json", "expected.txt"}
+        }
+
+    assert files(BUNDLES / name) == files(BUNDLES / "good")
+
+
+def test_what_only_judging_again_tells_is_there():
+    assert {path.name for path in BUNDLES.iterdir()} >= JUDGED_AGAIN | PRESENTED
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    ("change", "good"),
+    [
+        ({"expires": "2026-01-16T00:00:00Z"}, False),
+        ({"policy_sha256": ["9" * 64, "*"]}, True),
+        ({"policy_sha256": ["9" * 64]}, False),
+        ({"targets": ["checkout/prod*/eu-?/[a-c]ll"]}, True),
+        ({"targets": ["a/b/c/d", "*/*/*/[!b]*"]}, True),
+        ({"targets": ["*/*/*/[!a]*"]}, False),
+        ({"targets": ["checkout/production/*"]}, False),
+        ({"targets": ["checkout/pr.duction/eu-1/all"]}, False),
+        ({"targets": ["check/*/*/*"]}, False),
+        ({"targets": ["*/*/*/al"]}, False),
+        ({"not_before": "2026-01-15T12:00:01Z"}, False),
+        ({"not_before": "2026-01-15T21:00:00+09:00"}, True),
+        ({"not_after": "2026-01-15T20:59:59+09:00"}, False),
+        ({"not_after": "2026-01-15T21:00:00+09:00"}, True),
+    ],
+)
+def test_an_auditor_holds_the_trust_file_to_its_word(change, good, tmp_path):
+    trust = json.loads((BUNDLES / "good/trust.json").read_text())
+    of_key = change.keys() & {"targets", "not_before", "not_after"}
+    (trust["keys"][0] if of_key else trust).update(change)
+    (tmp_path / "trust.json").write_text(json.dumps(trust))
+    done = audited(tmp_path, BUNDLES / "good/bundle", tmp_path / "trust.json")
+    assert (done.returncode == 0) is good, done.stdout + done.stderr
 
 
 # Links

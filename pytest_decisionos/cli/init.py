@@ -129,11 +129,16 @@ def _target(service: str, environment: str, region: str, tenant: str) -> Target:
     except ValidationError as fault:
         first = first_fault(fault)
         raise UsageError(
-            "has a slash" if "/" in first.found else first.words,
+            first.words,
             field=f"--{first.field}",
             found=first.found or None,
             next_step="name it with that option",
         ) from None
+    for name, part in target.model_dump().items():
+        if "/" in part:  # no key of a trust file could ever count for it
+            raise UsageError(
+                "has a slash", field=f"--{name}", found=part, next_step="name it with that option"
+            )
     if not str(target).isprintable():
         raise UsageError("control characters in a name", field="target", found=str(target))
     return target

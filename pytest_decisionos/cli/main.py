@@ -140,7 +140,7 @@ def _complain(text: str) -> None:
 
 def _trouble(fault: OSError) -> str:
     what = fault.strerror or str(fault)
-    if fault.filename is None:  # a stream, and commands write to no other
+    if fault.filename is None:  # a stream, and what commands write elsewhere they name
         return f"{what} → see where standard output goes"
     return f"{shown(str(fault.filename), 300)}: {what}"
 

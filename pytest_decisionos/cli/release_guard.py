@@ -76,7 +76,9 @@ def guard(  # noqa: PLR0917 - click passes each option by name
         settings=settings,
     )
     inputs, decision = judged(request)
-    if counts_copies(inputs.blocks) and here.look(ring).pct:
+    # Driving back is right whatever the numbers are of; going on is not.
+    copies = decision.action is not Action.ABORT and counts_copies(inputs.blocks)
+    if copies and here.look(ring).pct:
         raise RefusedError(
             "copies of requests count as the canary's, which has users",
             file=inputs.evidence.file,

@@ -16,10 +16,12 @@ from pytest_decisionos.errors import ExitCode, UsageError, shown
 from pytest_decisionos.judge.gate import load_gate
 from pytest_decisionos.release import audit
 from pytest_decisionos.release.repair import Asked, initialise, repair
+from pytest_decisionos.release.rollout import load_rollout
 from pytest_decisionos.release.stage import FILE, Reading
 from pytest_decisionos.release.watch import Command, follow, look, until_stopped
 from pytest_decisionos.report.conditions import stage_alone
 from pytest_decisionos.settings import Settings, from_environment
+from pytest_decisionos.trust.files import is_there
 from pytest_decisionos.trust.sources import place_of, ring_at, ring_of
 
 if TYPE_CHECKING:
@@ -144,7 +146,11 @@ def init(root: Path | None, gate: Path | None, as_json: bool, release: str | Non
     key of the stage. Exit status: 0 done, or it was there; 2 refused, 3 denied, 4 unusable.
     """
     place = _place(root, gate)
-    return _tell_done(place, initialise(place.asked(), release), as_json=as_json)
+    beside = (gate or place.settings.gate).parent / "rollout.yaml"
+    rollout = None
+    if release is not None and is_there(beside):
+        rollout = load_rollout(beside, root=place.root, target=place.target)
+    return _tell_done(place, initialise(place.asked(), release, rollout), as_json=as_json)
 
 
 @stage.command(epilog=_RECONCILE, short_help="Repair a file that cannot be believed.")

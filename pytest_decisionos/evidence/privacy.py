@@ -58,9 +58,9 @@ def refuse_secrets(blocks: Mapping[str, Any], privacy: Privacy, file: object = N
     """Refuse ``blocks`` if a value stands under a key that looks like the name of a secret.
 
     Names are compared as ``snake_case`` and without any separators (``X-API-Key``, ``apiKey`` and
-    ``APIKEY`` are one), a number or version at the end left out. What stands anywhere below such a key is under
-    it. A pointer of ``privacy.allow`` lifts that for the key or value that it names; ``METRICS``
-    are no such names; null, a masked value and ``integrity`` are no fault.
+    ``APIKEY`` are one), a number or version at the end left out. What stands anywhere below such a
+    key is under it. A pointer of ``privacy.allow`` lifts that for the key or value that it names;
+    ``METRICS`` are no such names; null, a masked value and ``integrity`` are no fault.
 
     Raises:
         EvidenceError: with the path of the first such value; the value itself is never told.

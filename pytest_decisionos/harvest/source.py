@@ -229,7 +229,7 @@ def _last_newline(source: Source, stream: IO[bytes], size: int) -> int:
 
 def _copy(source: Source) -> None:
     hashed = hashlib.sha256()
-    with _writable(source) as out:
+    with _writable(source, source.readable) as out:
         for chunk in _chunks(source.path, source.stream, source.size):
             hashed.update(chunk)
             out.write(chunk)
@@ -256,7 +256,10 @@ def _unpack(source: Source) -> None:
     source.stream.seek(0)
     length = 0
     try:
-        with _writable(source) as out, gzip.GzipFile(fileobj=packed, mode="rb") as unpacked:  # type: ignore[call-overload]
+        with (
+            _writable(source, source.readable) as out,
+            gzip.GzipFile(fileobj=packed, mode="rb") as unpacked,  # type: ignore[call-overload]
+        ):
             while chunk := unpacked.read(CHUNK):
                 length += len(chunk)
                 if length > MAX_UNPACKED:
@@ -280,15 +283,15 @@ def _unpack(source: Source) -> None:
 
 
 @contextlib.contextmanager
-def _writable(source: Source) -> Any:
+def _writable(source: Source, copy: Path) -> Any:
     try:
-        with source.readable.open("xb") as out:
+        with copy.open("xb") as out:
             yield out
     except (EOFError, gzip.BadGzipFile):  # the latter is an OSError too
         raise
     except OSError as fault:
         raise LogError(
-            f"no copy of it can be made in {source.readable.parent}: {fault.strerror}",
+            f"no copy of it can be made in {copy.parent}: {fault.strerror}",
             file=source.path,
             next_step="make room there, or set TMPDIR",
         ) from None
@@ -326,7 +329,8 @@ def sample(source: Source, folder: Path) -> Path | None:
     if source.kind == "parquet" or piece < MIN_PIECE:
         return None
     small = folder / f"sample.{source.kind}"
-    with source.readable.open("rb") as stream, small.open("wb") as out:
+    small.unlink(missing_ok=True)
+    with source.readable.open("rb") as stream, _writable(source, small) as out:
         out.write(stream.readline())
         for i in range(PIECES):
             stream.seek(size * i // PIECES)

@@ -8,10 +8,7 @@ from pydantic import StringConstraints
 
 from pytest_decisionos.model.base import Frozen
 
-# Of a slash in a part, nobody could tell which part of service/environment/region/tenant is which.
-Part = Annotated[
-    str, StringConstraints(strict=True, min_length=1, max_length=128, pattern=r"^[^/]+$")
-]
+Part = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=128)]
 
 
 class Target(Frozen):

@@ -277,7 +277,8 @@ def reconcile(here: Here) -> Healed:
         if before.name in {"canary", "promote"}:
             past_of(asked.root).must_not_be_over(before)
         rollout = load_rollout(here.rollout_file, root=asked.root, target=asked.target)
-        _must_serve(rollout, traffic_of(before))
+        if before.name == "stable":
+            _must_serve(rollout, before.release)
         if _settle(here, ring, rollout, before).name == "abort":
             with here.change(ring) as changer:
                 _end(changer)
@@ -298,17 +299,24 @@ def reconcile(here: Here) -> Healed:
     return Healed(after, tuple(what))
 
 
-def _must_serve(rollout: Rollout, want: Traffic) -> None:
-    """Refuse to bring everybody to a release that what carries the traffic does not even know of."""
-    told = rollout.running()
-    names = [] if told is None else [n for n in (told.release, told.baseline_release) if n]
-    if names and want.served is not None and want.served not in names:
+def _must_serve(rollout: Rollout, release: str | None) -> None:
+    """Refuse to bring everybody to a release that serves nobody, or a canary's users only.
+
+    Where what carries the traffic does not say what it does, nothing is in the way back.
+    """
+    try:
+        told = rollout.running()
+    except DecisionOSError:
+        return
+    names = [] if told is None else [n for n in (told.serving, told.baseline_release) if n]
+    if names and release is not None and release not in names:
         raise RefusedError(
-            f"{rollout.name} knows nothing of the release that everybody would be moved to",
+            f"{rollout.name} has nobody on the release that everybody would be moved to",
             field="release.running:different",
-            found=want.served,
-            expected=" or ".join(names),
-            next_step="deploy it there yourself if it is right; a canary begins with `dosctl release step`",
+            found=release,
+            expected=" or ".join(dict.fromkeys(names)),
+            next_step=f"if the stage names it wrongly: remove {FILE}, then `dosctl stage reconcile`"
+            " and `dosctl stage init --release NAME`",
         )
 
 

@@ -311,8 +311,9 @@ def ask_serving(found: Findings, rollout: Rollout | None, baseline: str) -> bool
     told = _told(found, rollout)
     if told is None or rollout is None:
         return False
-    serving = told.release if told.pct == 100 else told.served
-    is_ = f"{rollout.name} has everybody on {shown(serving or 'nothing', 200)}"
+    serving = told.serving
+    part = "everybody" if told.pct in {0, 100} else f"all but {told.pct:g} %"
+    is_ = f"{rollout.name} has {part} on {shown(serving or 'nothing', 200)}"
     wrong = ("different", f"{is_}, not on {shown(baseline, 200)}")
     return found.say("running", None if serving == baseline else wrong, is_)
 

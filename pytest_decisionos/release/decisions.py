@@ -295,6 +295,8 @@ def _policy(found: Findings, here: Here, gate: Gate, claims: DecisionClaims, pha
     changed = ""
     if now != claims.policy_sha256:
         changed = f"gate.yaml or an SLO of {phase} has changed since: it is {now[:16]}… now"
+    elif canary is not None and claims.canary_policy_sha256 is None:
+        changed = "it was signed without a canary policy: sign it anew"
     elif canary is not None and canary.sha256 != claims.canary_policy_sha256:
         changed = f"{canary.file} has changed since: it is {canary.sha256[:16]}… now"
     found.say("policy", ("changed", changed) if changed else None, "the policy on disk")

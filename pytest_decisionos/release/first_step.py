@@ -55,7 +55,9 @@ def first_step(
     ask_keys(found, here, ring)
     past = _past(found, here)
     # Where there has been one, a file that is missing was taken away: that is to be looked into.
-    fresh = reading.alarm == "missing" and past is not None and past.seq is None
+    fresh = (
+        reading.alarm == "missing" and not reading.removed and past is not None and past.seq is None
+    )
     ask_stage(found, reading, "stable", fresh=fresh)
     ask_pause(found, reading)
     named = _named(here)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_decisionos.model.target import Target
+    from pytest_decisionos.release.traffic import Rollout
     from pytest_decisionos.trust.keys import KeyRing
 
 
@@ -96,16 +97,18 @@ class Done(NamedTuple):
     unaudited: str = ""
 
 
-def initialise(asked: Asked, release: str | None) -> Done:
+def initialise(asked: Asked, release: str | None, rollout: Rollout | None = None) -> Done:
     """Write a signed stable stage where there is none, and say what everybody runs, if nobody did.
 
     Args:
         asked: who asks; needs the scope ``deploy:promote``.
         release: what everybody runs; None says nothing.
+        rollout: what carries the traffic, which is asked whether they do: traffic goes by that name.
 
     Raises:
         DecisionOSError: it was not done; the audit journal tells that too. So it is where there was
-            a stage before, and of a release that was taken back: traffic goes by that name.
+            a stage before, and of a release that not everybody runs, or that may have been taken
+            back where nothing carries traffic that could tell.
     """
 
     def begin(changer: Changer) -> str:
@@ -120,20 +123,31 @@ def initialise(asked: Asked, release: str | None) -> Done:
             return "initialised"
         if release is None or release == reading.release:
             return ""
+        if reading.name == "stable":
+            _must_be_run(reading, release)
+        changer.write(stage="stable", release=release)
+        return "initialised"
+
+    def _must_be_run(reading: Reading, release: str) -> None:
         past = past_of(asked.root)
-        if reading.alarm == "missing" and past.seq is not None:
+        if reading.alarm == "missing" and (reading.removed or past.seq is not None):
             raise RefusedError(
                 "there was one, and its file is gone", next_step="dosctl stage reconcile"
             )
-        if release in past.aborted:
+        told = None if rollout is None else rollout.running()
+        if told is not None and told.serving != release:
+            raise RefusedError(
+                "not what everybody runs", field="--release", found=release, expected=told.serving
+            )
+        stable = (reading.seq, reading.stage.since) if reading.stage else None
+        aborted = past.taken_back(release, stable)
+        if told is None and aborted is not None and not past.known(release, aborted):
             raise RefusedError(
                 "was taken back, so it is not what everybody runs",
                 field="--release",
                 found=release,
-                next_step="name what everybody runs; a canary comes back by `dosctl release step`",
+                next_step=f"name what they run; if it is this one: dosctl release acknowledge {release}",
             )
-        changer.write(stage="stable", release=release)
-        return "initialised"
 
     return _audited(asked, "dosctl stage init", "deploy:promote", begin)
 

@@ -83,9 +83,10 @@ def _read(
         note = memory.check(stage.seq, fingerprint(data))
     except BadStageError as bad:
         said = str(bad)
-        if bad.alarm == "missing" and memory.last:
+        removed = bad.alarm == "missing" and memory.last is not None
+        if removed and memory.last:
             said += f"; this host has seen number {memory.last[0]}, so it was removed"
-        return Reading(None, None, bad.alarm, f"{shown(str(path), 300)}: {said}")
+        return Reading(None, None, bad.alarm, f"{shown(str(path), 300)}: {said}", removed)
     if key.state != "active" and not note:
         note = (
             f"{key.key_id} signs no more: `dosctl stage reconcile` signs it anew, before that ends"

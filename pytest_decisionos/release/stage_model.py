@@ -74,12 +74,14 @@ class Reading(NamedTuple):
         sha256: of the file's bytes; None unless they are valid.
         alarm: reason code why it reads as stable; empty if the file is valid.
         message: the alarm in words; without one, what a reader should know besides.
+        removed: whether the file is missing and this host has seen one: there was a stage.
     """
 
     stage: Stage | None
     sha256: str | None
     alarm: str
     message: str
+    removed: bool = False
 
     @property
     def name(self) -> StageName:

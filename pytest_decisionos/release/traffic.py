@@ -57,6 +57,11 @@ class Traffic(Frozen):
         return self.baseline_release is None
 
     @property
+    def serving(self) -> str | None:
+        """The release of most users: of all, but for those of a canary below 100 %."""
+        return self.release if self.pct == 100 else self.served
+
+    @property
     def served(self) -> str | None:
         """The release of whoever is not on the canary."""
         return self.release if self.is_way_back else self.baseline_release

@@ -11,7 +11,6 @@ import hashlib
 import hmac
 import json
 from base64 import b64decode
-from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 import rfc8785
@@ -311,11 +310,20 @@ def _spell(value: Any, say: Callable[[str], None]) -> None:
         say(rfc8785.dumps(value).decode())
 
 
-@lru_cache(maxsize=1024)  # a document has thousands of objects of a few shapes
+_SHAPES: Final[dict[tuple[Any, ...], list[tuple[str, str]]]] = {}
+"""Of objects that were spelled: a document has thousands of a few shapes. Bounded in number and size,
+because documents come from others."""
+
+
 def _names(keys: tuple[Any, ...]) -> list[tuple[str, str]]:
     """Each key with how it is spelled with the signs around it; by UTF-16 units (§3.2.3)."""
-    ordered = sorted(keys, key=_utf16)
-    return [(key, f"{',' if i else '{'}{_quoted(key)}:") for i, key in enumerate(ordered)]
+    made = _SHAPES.get(keys)
+    if made is None:
+        ordered = sorted(keys, key=_utf16)
+        made = [(key, f"{',' if i else '{'}{_quoted(key)}:") for i, key in enumerate(ordered)]
+        if len(_SHAPES) < 512 and len(keys) <= 64 and sum(map(len, keys)) <= 1024:
+            _SHAPES[keys] = made
+    return made
 
 
 def _utf16(key: object) -> bytes:

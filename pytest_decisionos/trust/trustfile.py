@@ -77,7 +77,8 @@ class TrustKey(Frozen):
     def covers(self, target: Target) -> bool:
         """Whether its signatures count for ``target``."""
         parts = (target.service, target.environment, target.region, target.tenant)
-        return any(
+        # fnmatch lets * match a slash, and a glob is for one part each.
+        return not any("/" in part for part in parts) and any(
             all(fnmatchcase(part, glob) for part, glob in zip(parts, globs.split("/"), strict=True))
             for globs in self.targets
         )

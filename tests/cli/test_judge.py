@@ -115,6 +115,24 @@ def test_an_slo_whose_name_is_not_utf8(scripted):
     assert json.loads(done.stdout)["slos"][0]["file"].endswith("\\udcff.json")
 
 
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [("slo/a\0b.json", "has a null character"), ("slo/loop.json", "loop.json: no such file")],
+)
+def test_an_slo_of_gate_yaml_that_no_file_can_be(project, file, says):
+    project.slo("s", {"latency": {"max_p95_ms": 900}})
+    (project.path / "configs/slo/loop.json").symlink_to("loop.json")
+    path = project.path / "configs/gate.yaml"
+    gate = json.loads(path.read_text())
+    gate["phases"]["cutover"]["slos"] = ["slo/s.json", file]
+    path.write_text(json.dumps(gate))
+    assert "Traceback" not in project.dosctl(*QUORUM, **ALLOWED).stderr
+    done = project.pytest("gates/")
+    assert done.returncode == 4
+    assert says in done.stdout + done.stderr
+    assert "INTERNALERROR" not in done.stdout + done.stderr
+
+
 def test_added_checks_must_pass(project):
     text = """
 from pytest_decisionos.hookspecs import hookimpl

@@ -26,7 +26,7 @@ RING = make_ring([KEY], "test ring")
 HOW = {"ring": RING, "privacy": Privacy(), "now": NOW}
 WORKERS = 3
 OPERATIONS = 1000
-KILLS = 40
+KILLS = 200  # one in five operations
 
 # A worker starts in a moment: what it imports is loaded once.
 processes = multiprocessing.get_context("forkserver")
@@ -81,7 +81,7 @@ def test_kill_9_at_random_points(tmp_path):
                 first = begun[-1][0] if begun else 0
                 running[n] = processes.Process(target=work, args=(tmp_path, n, first))
                 running[n].start()
-        time.sleep(draw.uniform(0.02, 0.15))
+        time.sleep(draw.uniform(0.01, 0.07))
         n = draw.randrange(WORKERS)
         running[n].kill()
         running.pop(n).join()

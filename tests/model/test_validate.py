@@ -77,7 +77,7 @@ PARTS = {"service": "checkout", "environment": "production", "region": "eu-1", "
 
 
 @pytest.mark.parametrize("name", PARTS)
-@pytest.mark.parametrize("part", ["a/b", "/", "", "x" * 129, 1, None])
+@pytest.mark.parametrize("part", ["", "x" * 129, 1, None])
 def test_what_is_no_part_of_a_target(name, part):
     assert fault_of(Target, PARTS | {name: part}).path == (name,)
 

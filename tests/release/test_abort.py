@@ -522,6 +522,8 @@ def test_an_end_whose_baseline_stays_is_no_abort(desk):
         change.finish(desk.here(), Asking())
     assert (desk.reading.name, desk.reading.release) == ("stable", RELEASE)
     (desk.root / "stuck").unlink()
+    told = {"pct": 100, "release": RELEASE, "baseline_release": BASELINE, "keep_warm": True}
+    (desk.root / "tells").write_text(json.dumps(told))
     back.reconcile(desk.here())
     assert desk.moved == [f"0 0 {RELEASE} "]
 

@@ -12,6 +12,7 @@ from pytest_decisionos.release.conditions import Asking
 from pytest_decisionos.release.here import ConditionsError
 from pytest_decisionos.release.repair import initialise, repair
 from pytest_decisionos.release.stage import FILE, change_stage
+from pytest_decisionos.release.traffic import Traffic
 from pytest_decisionos.testing import TARGET
 
 
@@ -106,6 +107,65 @@ def test_nobody_is_told_to_run_what_was_taken_back(desk):
     assert initialise(desk.asked(), BASELINE).reading.release == BASELINE
 
 
+@pytest.mark.parametrize("tells", ["x", '{"pct": 10, "release": "v9"}'])
+def test_an_abort_that_was_cut_off_is_ended_whatever_is_reported(desk, tells):
+    desk.stage("abort")
+    (desk.root / "tells").write_text(tells)
+    assert back.reconcile(desk.here()).reading.name == "stable"
+    back.reconcile(desk.here())
+    assert desk.moved[0] == f"0 0 {BASELINE} "
+
+
+class Says:
+    name = "test"
+
+    def __init__(self, told):
+        self.told = told
+
+    def running(self):
+        return self.told
+
+
+@pytest.mark.parametrize(
+    ("told", "good"),
+    [
+        (Traffic(release="v1"), True),
+        (Traffic(release="v2"), False),
+        (Traffic(release="v1", baseline_release="v0", pct=10.0), False),
+        (Traffic(release="v1", baseline_release="v0", shadow=True), False),
+        (Traffic(release="v1", baseline_release="v0", pct=100.0), True),
+        (Traffic(release="v2", baseline_release="v1", pct=10.0), True),
+        (Traffic(), False),
+        (None, True),
+    ],
+    ids=str,
+)
+def test_a_stage_begins_with_what_everybody_runs(desk, told, good):
+    if good:
+        assert initialise(desk.asked(), "v1", Says(told)).reading.release == "v1"
+        return
+    with pytest.raises(RefusedError, match="not what everybody runs"):
+        initialise(desk.asked(), "v1", Says(told))
+
+
+def test_a_host_that_has_seen_a_stage_begins_none_by_itself(desk):
+    """Also if the journal is gone together with the stage's file."""
+    desk.stage("promote")
+    desk.ring = None
+    assert back.abort(desk.here()).ok
+    desk.ring = RING
+    (desk.root / audit.FILE).unlink()
+    assert refused(desk, release="v2", baseline=RELEASE) == "release.stage:missing"
+    with pytest.raises(RefusedError, match="its file is gone"):
+        initialise(desk.asked(), RELEASE)
+    repair(desk.asked())
+    with pytest.raises(RefusedError, match="was taken back"):
+        initialise(desk.asked(), RELEASE)
+    back.acknowledge(desk.here(), RELEASE)
+    at(desk, seconds=1)
+    assert initialise(desk.asked(), RELEASE, Says(Traffic(release=RELEASE))).what
+
+
 def test_who_came_back_and_finished_may_be_named(desk):
     desk.stage()
     back.abort(desk.here())
@@ -127,12 +187,18 @@ def test_who_came_back_and_finished_may_be_named(desk):
 
 
 @pytest.mark.parametrize(
-    "unknown", [{"release": "v3"}, {"release": "v3", "baseline_release": "v4"}]
+    "unknown",
+    [
+        {"release": "v3"},
+        {"release": "v3", "baseline_release": "v4"},
+        {"release": BASELINE, "baseline_release": "v4", "pct": 10},
+    ],
+    ids=str,
 )
-def test_reconciling_brings_nobody_to_what_nobody_knows(desk, unknown):
+def test_reconciling_brings_nobody_to_what_nobody_runs(desk, unknown):
     desk.stage("stable")
     (desk.root / "tells").write_text(json.dumps(unknown))
-    with pytest.raises(RefusedError, match="knows nothing of the release") as fault:
+    with pytest.raises(RefusedError, match="has nobody on the release") as fault:
         back.reconcile(desk.here())
     assert fault.value.field == "release.running:different"
     assert desk.moved == []
