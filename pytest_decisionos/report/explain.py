@@ -27,8 +27,8 @@ def explain(slo: Slo, *, now: datetime) -> str:
     """
     rows = [("RULE", "MUST HOLD"), *((shown(rule.id), _words(rule)) for rule in slo.rules)]
     ids = min(_ID_WIDTH, max(cells(one) for one, _ in rows))
-    lines = [f"{shown(slo.stem)} ({shown(slo.version)}), {len(slo.rules)} rules"]
-    lines += [shown(slo.file, 300), ""]
+    lines = [f"SLO {shown(slo.stem)} ({shown(slo.version)}), {len(slo.rules)} rules"]
+    lines += [f"in {shown(slo.file, 300)}", ""]
     for texts in rows:
         lines += row(texts, (ids, WIDTH - ids - 2))
     lines.append("")

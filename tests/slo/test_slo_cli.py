@@ -124,8 +124,8 @@ class TestExplain:
         status, out, _ = dosctl("explain", "good.json")
         assert status == 0
         assert out.splitlines() == [
-            "good (v1), 1 rules",
-            "good.json",
+            "SLO good (v1), 1 rules",
+            "in good.json",
             "",
             "RULE              MUST HOLD",
             "error.error_rate  error rate must be at most 1 % over at least 1,000 samples",
