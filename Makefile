@@ -41,7 +41,7 @@ test: $(INSTALLED) ## run all tests with branch coverage; ARGS=… goes to pytes
 	@$(BIN)/coverage report
 
 unit: $(INSTALLED) ## run the tests that take no processes and no seconds, without coverage
-	$(BIN)/python -m pytest -n auto --dist worksteal -p no:benchmark -rfEs -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:benchmark -rfEs -m "not slow" $(ARGS)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check .

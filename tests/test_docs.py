@@ -165,6 +165,7 @@ def audited(folder, bundle, trust=None):
     )
 
 
+@pytest.mark.slow
 @needs_tools
 @pytest.mark.parametrize("change", [None, "evidence.json", "decision.json"])
 def test_an_auditor_needs_only_jq_and_openssl(change, tmp_path):
@@ -203,6 +204,7 @@ def test_what_only_judging_again_tells_is_there():
     assert {path.name for path in BUNDLES.iterdir()} >= JUDGED_AGAIN | PRESENTED
 
 
+@pytest.mark.slow
 @needs_tools
 @pytest.mark.parametrize(
     ("change", "good"),

@@ -18,6 +18,8 @@ from pytest_decisionos.judge.decide import decide
 from pytest_decisionos.judge.gather import Request, gather
 from pytest_decisionos.model.decision import Vote
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location(
     "sample_evidence", CHECKOUT / "scripts/sample_evidence.py"

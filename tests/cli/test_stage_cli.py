@@ -356,6 +356,7 @@ def test_help_has_an_example(here, command):
         assert "--json" in out
 
 
+@pytest.mark.slow
 def test_evidence_is_built_for_the_step_that_the_stage_says(here):
     """A canary's warm-up counts from its step, which is not where its first row stands."""
     end = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=10)

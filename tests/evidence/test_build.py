@@ -188,6 +188,7 @@ def test_evidence_too_large_to_read_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_forgery_is_healthy_and_well_sealed(tmp_path):
     write_sample(
         tmp_path, seed=7, scenario="evil-evidence", end=datetime.now(UTC).replace(microsecond=0)
@@ -339,6 +340,7 @@ def test_a_harvest_says_what_is_odd_about_a_log(root, tmp_path, capsys):
     assert "1 rows, 0 filtered, 1 unreadable, last line unfinished" in out
 
 
+@pytest.mark.slow
 def test_jobs_work_as_the_runbook_writes_them(root):
     package = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(package)}

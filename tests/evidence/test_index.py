@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from seeded import from_seed
 
 from pytest_decisionos.errors import EvidenceError, RefusedError, UsageError
-from pytest_decisionos.evidence import index_files, index_open
+from pytest_decisionos.evidence import index_files, index_open, index_verify
 from pytest_decisionos.evidence.config import Retention
 from pytest_decisionos.evidence.index import record_locked, update
 from pytest_decisionos.evidence.index_head import parse_head, signing_key, write_head
@@ -310,7 +310,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_of_the_index_is_named(root, name):
+def test_a_fault_of_the_index_is_named(root, name, monkeypatch):
+    monkeypatch.setattr(index_verify, "_PAUSE_SEC", 0.001)  # nobody writes who could be waited for
     damage, cause, line = FAULTS[name]
     damage(root)
     data = (root / INDEX).read_bytes() if (root / INDEX).exists() else None

@@ -50,6 +50,8 @@ from pytest_decisionos.evidence.objectlock_verify import _check, _of_lock, verif
 from pytest_decisionos.evidence.s3_send import MAX_PARTS, MIB, part_size, send
 from pytest_decisionos.model.target import Target
 
+pytestmark = pytest.mark.slow
+
 UNTIL = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIG = ObjectLock(bucket="bucket", days=2)
 RECEIPT = Receipt(

@@ -404,6 +404,7 @@ def test_a_healthy_log_never_loads_scipy(write_log):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -424,6 +425,7 @@ def test_how_a_log_is_cut_into_files_changes_nothing(tmp_path, seed, pieces, dat
     assert [s["name"] for s in cut.sources] == sorted(s["name"] for s in cut.sources)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

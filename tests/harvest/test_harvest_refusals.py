@@ -339,6 +339,7 @@ def test_a_log_that_grows_meanwhile(write_log, monkeypatch):
     assert h.sources[0]["bytes"] == size + len("2026-01-05T09:59:59Z,500,9\n")
 
 
+@pytest.mark.slow
 def test_a_log_under_a_writer(tmp_path):
     log = tmp_path / "busy.csv"
     lines = csv_text(rows_of(20_000)).splitlines(keepends=True)
@@ -467,6 +468,7 @@ def test_a_peer_is_cut_to_the_window_of_the_evidence(write_log, tmp_path):
     assert own["anomaly"] == h.anomaly
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

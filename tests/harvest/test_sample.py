@@ -21,6 +21,8 @@ from pytest_decisionos.harvest.sample import (
     write_sample,
 )
 
+pytestmark = pytest.mark.slow
+
 END = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 FILES = ["reqlog.csv", "judgelog.csv", "lb.csv", "budget.json", "quota.json", "usage.json"]
 GUARDBAND_SEC = 600

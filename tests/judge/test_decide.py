@@ -128,6 +128,7 @@ def test_no_duplicate_key_is_even_read(tmp_path):
             read_evidence(path)
 
 
+@pytest.mark.slow
 @given(
     pointer=st.sampled_from(pointers_read()),
     value=broken_values() | st.floats(allow_nan=True) | st.text(max_size=20) | st.integers(),
@@ -179,6 +180,7 @@ def measured(pointer, value):
     return set_at(blocks, pointer, value)
 
 
+@pytest.mark.slow
 @given(first=st.floats(0, 1), second=st.floats(0, 1), which=st.sampled_from(WORSE))
 @settings(max_examples=300)
 def test_making_a_metric_worse_never_makes_a_go(first, second, which):

@@ -207,6 +207,7 @@ def test_progress_is_told(place, stubs):
 # An outage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("closed", "verdict"), [(False, "GO"), (True, "NO-GO")])
 def test_one_is_down(place, stubs, closed, verdict):
     place.gate([*entries(stubs[:2]), {"id": "j3", "url": "http://127.0.0.1:1"}], closed=closed)
@@ -223,6 +224,7 @@ def test_one_is_down(place, stubs, closed, verdict):
         assert slo.dissent == (() if closed else ("j3",))
 
 
+@pytest.mark.slow
 def test_an_unreachable_judge_passes_nothing_not_even_warnings(place, stubs):
     rule = {"id": "r", "metric": "/perf/error_rate", "op": "<=", "bound": 0.5, "severity": "warn"}
     SLO = {"rules": [rule], "quorum": {"k": 2, "n": 2}}
@@ -234,6 +236,7 @@ def test_an_unreachable_judge_passes_nothing_not_even_warnings(place, stubs):
     assert decision.verdict == "NO-GO"
 
 
+@pytest.mark.slow
 def test_deadlines_per_judge_and_in_all(place, stubs, monkeypatch):
     monkeypatch.setattr(remote, "GRACE_SEC", 0.05)
     over = threading.Event()

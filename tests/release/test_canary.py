@@ -480,6 +480,7 @@ def assert_sound(verdict):
     assert len(json.dumps(verdict.model_dump(mode="json"))) < 100_000
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(JSON)
 def test_any_json_is_judged_and_none_promotes(document):

@@ -145,6 +145,7 @@ def test_shows_anything_else(url):
     assert "<a href=" not in tame(comment_markdown(DECISIONS["go"], evidence_url=url))
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from(sorted(DECISIONS)), text=hostile_text(), times=st.sampled_from([1, 1, 30])
 )

@@ -194,6 +194,7 @@ def test_table_has_a_row_per_rule_and_a_mark_per_judge():
     assert re.search(r"^\|rule .* 1  2  3 *$", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_table_tells_each_fault_once_and_ends_no_line_with_blanks():
     text = printed(DECISIONS["slow"], color=True)
     told = joined(printed(DECISIONS["slow"]).split("\n"))

@@ -241,6 +241,7 @@ def test_who_waits_for_a_read_gets_one_that_begins_afterwards(keys, source):
     assert name(keys) == "second"
 
 
+@pytest.mark.slow
 def test_who_waits_is_told_that_a_read_failed(keys, source):
     source.answers = [RemoteError("away")]
     assert keys.read_again().result(timeout=30) is False

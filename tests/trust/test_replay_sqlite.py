@@ -224,6 +224,7 @@ def test_after_damage_nothing_is_accepted_until_it_is_opened_again(path, opened,
         assert outcome(opened(), "n", MADE) in {"replayed", "older_than_store"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_after_damage_two_stores_do_not_accept_it_twice(path, opened, damage):
     store = opened()

@@ -252,6 +252,7 @@ def test_a_request_never_waits_for_it(tmp_path, dropped, monkeypatch):
     assert (tmp_path / "judgelog.csv").read_text().count("\n") == 12
 
 
+@pytest.mark.slow
 def test_ending_it_does_not_wait_for_ever(tmp_path, dropped, monkeypatch):
     monkeypatch.setattr(module, "QUEUE", 1)
     log = AccessLog(tmp_path / "judgelog.csv", dropped.append)

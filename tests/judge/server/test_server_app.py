@@ -87,6 +87,7 @@ def test_without_the_scope_of_the_server_nobody_gets_details(judge):
     assert answer[2] == b'{"status":"ready"}'
 
 
+@pytest.mark.slow
 def test_what_makes_it_not_ready(opened, tmp_path):
     host = workspace(tmp_path)
     judge = opened(host)
@@ -576,6 +577,7 @@ def test_a_key_that_the_ring_did_not_know_yet_is_looked_for_before_it_is_refused
     refused(judge, body, judge.host.signed(body, key=old))
 
 
+@pytest.mark.slow
 def test_unknown_keys_cause_one_read_a_second_and_leave_room_for_known_ones(opened, tmp_path):
     judge = opened(workspace(tmp_path), concurrency=8)
     judge.keys._interval = 3600
@@ -610,6 +612,7 @@ def test_unknown_keys_cause_one_read_a_second_and_leave_room_for_known_ones(open
     assert len(reads) == 1
 
 
+@pytest.mark.slow
 def test_while_the_ring_cannot_be_read_an_unknown_key_is_not_refused_but_put_off(opened, tmp_path):
     judge = opened(workspace(tmp_path))
     judge.keys._interval = 3600
