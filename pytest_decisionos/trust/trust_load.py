@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pytest_decisionos.errors import DecisionOSError, TrustError
 from pytest_decisionos.model import strict_json
@@ -32,9 +32,19 @@ class Loaded(NamedTuple):
     sha256: str
 
 
-def load_trust(path: Path, **how: Any) -> TrustFile:
-    """The trust file at ``path``, if it may be believed; ``how`` as ``verify_trust`` takes it."""
-    return verify_trust(path, **how).trust
+def load_trust(
+    path: Path,
+    *,
+    now: datetime,
+    sha256_pin: str = "",
+    state_dir: Path | None = None,
+    checkout: Path | None = None,
+) -> TrustFile:
+    """The trust file at ``path``, if it may be believed; see ``verify_trust``."""
+    # Spelled out: what decides whom to believe is not handed on unchecked.
+    return verify_trust(
+        path, now=now, sha256_pin=sha256_pin, state_dir=state_dir, checkout=checkout
+    ).trust
 
 
 def verify_trust(
